@@ -1,0 +1,1 @@
+"""The centre: asks, gathers, aggregates and commits each round, and never sees an example."""
