@@ -2,9 +2,9 @@
 
     python3 .ci/install.py ops [dev ...]
 
-Reads pyproject.toml and constraints.txt, both by content: a changed date installs nothing. `.venv/.ready` is written last
-and says what is there, so that an interrupted install, a moved folder or a file that somebody removed is seen and
-mended. Standard library only, since it runs before anything is installed; pip's own output goes to .venv/install.log.
+Reads pyproject.toml and constraints.txt, both by content: a changed date installs nothing. `.venv/.ready` is written
+last and says what is there, so that an interrupted install, a moved folder or a package that somebody removed is seen
+and mended. Standard library only, since it runs before anything is installed; pip's output goes to .venv/install.log.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Iterator, NoReturn
+from typing import Any, NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
@@ -79,7 +80,7 @@ def entries() -> list[str]:
 
 
 def read_ready() -> dict[str, Any] | None:
-    """What `.ready` says, or None if the environment is missing, unfinished, damaged or of another Python than asked."""
+    """What `.ready` says, or None where .venv is missing, unfinished, damaged or of another Python."""
     try:
         ready: dict[str, Any] = json.loads(READY.read_text())
         missing = set(ready["entries"]) - set(entries())
@@ -99,10 +100,14 @@ def run_logged(command: list[str], *, what: str) -> None:
     with LOG.open("a") as log:
         log.write(f"$ {' '.join(command)}\n")
         log.flush()
-        code = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT).returncode
+        code = subprocess.run(
+            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+        ).returncode
     if code:
         # Folders of packages that pip only looked into are no reason.
-        lines = [line for line in LOG.read_text(errors="replace").splitlines() if "is ignored: it is neither" not in line]
+        lines = [
+            line for line in LOG.read_text(errors="replace").splitlines() if "is ignored: it is neither" not in line
+        ]
         say("\n".join(lines[-30:]))
         stop(f"{what} failed with status {code}; the whole log is in {LOG.relative_to(ROOT)}")
 
@@ -119,7 +124,16 @@ def install(extras: list[str], *, fresh: bool) -> None:
         READY.unlink()
     run_logged(
         [
-            *(str(VENV_PYTHON), "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off"),
+            *(
+                str(VENV_PYTHON),
+                "-m",
+                "pip",
+                "install",
+                "--disable-pip-version-check",
+                "--no-input",
+                "--progress-bar",
+                "off",
+            ),
             *("--constraint", "constraints.txt", "--editable", f".[{','.join(extras)}]"),
         ],
         what="installing",
