@@ -86,8 +86,10 @@ def read_ready() -> dict[str, Any] | None:
         missing = set(ready["entries"]) - set(entries())
     except (OSError, ValueError, KeyError, TypeError, StopIteration):
         return None
-    if missing or not (VENV / "bin" / "fl").exists():
+    if not all(name.endswith(".dist-info") for name in missing) or not (VENV / "bin" / "fl").exists():
         return None
+    if missing:
+        ready["key"] = "other releases than those installed here"
     asked = os.environ.get("PYTHON")
     running = version_of(str(VENV_PYTHON))
     if running is None or (asked and version_of(asked) != running):
@@ -116,11 +118,12 @@ def install(extras: list[str], *, fresh: bool) -> None:
     started = time.monotonic()
     if fresh:
         say("Installing Meadow into .venv. The first time takes a few minutes ...")
+        READY.unlink(missing_ok=True)
         shutil.rmtree(VENV, ignore_errors=True)
         python = find_python()
         run_logged([python, "-m", "venv", str(VENV)], what="creating .venv")
     else:
-        say("pyproject.toml or constraints.txt changed: updating .venv ...")
+        say("Updating .venv ...")
         READY.unlink()
     run_logged(
         [
@@ -163,4 +166,7 @@ def main(extras: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or ["ops"])
+    try:
+        main(sys.argv[1:] or ["ops"])
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
