@@ -1,0 +1,67 @@
+"""Between torch and NumPy: the parameters of a module, the inputs and targets of a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fl.errors import BadInput
+from fl.models.layers import float_dtype
+from fl.parameters import Array, Parameters, mismatch
+from fl.signature import Signature
+
+
+def parameters_of(module: nn.Module, *, views: bool = False) -> Parameters:
+    """Trained parameters and persistent buffers by name, in the module's own order.
+
+    Copies, unless ``views``: then the arrays share memory with the module and change with it.
+    """
+    tensors: dict[str, Tensor] = module.state_dict()
+    return {
+        name: tensor.numpy(force=True) if views else np.array(tensor.numpy(force=True), order="C")
+        for name, tensor in tensors.items()
+    }
+
+
+def load_parameters(module: nn.Module, parameters: Mapping[str, Array]) -> None:
+    """Copy ``parameters`` into the module, in place; optimisers and views of its tensors stay valid.
+
+    Raises BadInput, naming the array, unless names, shapes and dtypes are the module's own; nothing is copied then.
+    """
+    tensors: dict[str, Tensor] = module.state_dict()
+    difference = mismatch(parameters, {name: tensor.numpy(force=True) for name, tensor in tensors.items()})
+    if difference:
+        raise BadInput(key="model", got=difference, allowed="the model that the parameters were made with")
+    for name, tensor in tensors.items():
+        tensor.copy_(_tensor(parameters[name]))
+
+
+def trainable_names(module: nn.Module) -> tuple[str, ...]:
+    """Names of the parameters that training moves, in the module's order; a shared tensor once, by its first name."""
+    return tuple(name for name, parameter in module.named_parameters() if parameter.requires_grad)
+
+
+def to_inputs(x: Array, signature: Signature) -> Tensor:
+    """Stored examples (N, ...) -> what a model takes: (N, *input_shape) in input_dtype, times input_scale.
+
+    ``x`` may be memory-mapped and read-only; the result never shares memory with it. Raises ValueError if the examples
+    cannot be given the input shape.
+    """
+    dtype: torch.dtype = getattr(torch, signature.input_dtype)
+    inputs = _tensor(x.reshape(len(x), *signature.input_shape)).to(dtype, copy=True)
+    return inputs if signature.input_scale == 1.0 else inputs.mul_(signature.input_scale)
+
+
+def to_targets(y: Array, signature: Signature) -> Tensor:
+    """Stored targets -> int64 classes (N,) or tokens (N, T), or for a regression floating-point numbers (N,)."""
+    if signature.task == "regression":
+        return _tensor(y.reshape(len(y))).to(float_dtype(signature), copy=True)
+    return _tensor(y).to(torch.int64, copy=True)
+
+
+def _tensor(array: Array) -> Tensor:
+    """A tensor on the array's own memory where that is writable; torch warns about any other, so that is copied."""
+    return torch.from_numpy(array if array.flags.writeable and array.flags.c_contiguous else np.array(array, order="C"))
