@@ -1,0 +1,153 @@
+"""How a version comes into being: the parameters, a line in the log, then the manifest.
+
+The rename of the manifest is the commit. A process that is killed before it leaves at most parameters that nothing
+refers to and a line in the log without a manifest, and both are invisible.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fl.errors import BadInput
+from fl.files import sync_folder, write_bytes
+from fl.parameters import Parameters, num_bytes, num_values
+from fl.registry.aliases import current
+from fl.registry.blobs import write_blob
+from fl.registry.layout import check_run_id, locked, make_folder, manifest_path, now, rounds
+from fl.registry.log import Entry, append, live_entries
+from fl.registry.names import resolve
+from fl.registry.provenance import code_state
+from fl.registry.versions import DIRECTIONS, Version, as_version, canonical, read_version
+
+SCHEMA = 1
+_DEFAULTS: dict[str, Any] = {
+    "cohort": [],
+    "config": {},
+    "seed": None,
+    "dataset": {},
+    "signature": None,
+    "model": {},
+    "metrics": {},
+    "selection": {"metric": "accuracy", "direction": "max"},
+    "seeding": {},
+}
+
+
+def commit(folder: Path, parameters: Parameters, fields: Mapping[str, Any], *, replace: bool) -> Version:
+    """Make ``parameters`` the version of ``fields["round"]`` of ``fields["run_id"]``; see ``Registry.commit``."""
+    parent = _parent(folder, fields)
+    manifest = _manifest(parameters, {k: v for k, v in fields.items() if k != "parent"}, parent)
+    run_id, round = manifest["run_id"], manifest["round"]
+    path = manifest_path(folder, run_id, round)
+    with locked(folder):
+        manifest["model_sha256"] = write_blob(folder, parameters)
+        if path.exists():
+            old = read_version(folder, run_id, round)
+            differing = _differing(old.manifest, manifest)
+            if not differing:
+                return old
+            if not replace:
+                raise BadInput(
+                    key="round",
+                    got=f"{old.name}, which is committed and differs in {', '.join(differing)}",
+                    allowed="a round that is not committed yet, because a version never changes",
+                )
+            _drop(folder, [old])
+        make_folder(path.parent)
+        content = canonical(manifest)
+        version = as_version(path, content)
+        append(folder, run_id, "commit", _entry(version))
+        write_bytes(path, content)
+    return version
+
+
+def drop_after(folder: Path, run_id: str, round: int) -> list[Version]:
+    """Remove the versions of a run later than ``round``, newest first; see ``Registry.drop_after``."""
+    with locked(folder):
+        dropped = [read_version(folder, run_id, r) for r in reversed(rounds(folder, run_id)) if r > round]
+        _drop(folder, dropped)
+    return dropped
+
+
+def _drop(folder: Path, versions: Sequence[Version]) -> None:
+    """Take manifests away, newest first, so that a crash leaves a shorter run; BadInput if one is in use elsewhere."""
+    leaving = {v.hash: v for v in versions}
+    for alias, version in current(folder).items():
+        if version.hash in leaving:
+            raise _in_use(version, f"an alias other than {alias}, which is {version.name}")
+    for (run_id, round), entry in live_entries(folder).items():
+        if entry.parent in leaving and entry.hash not in leaving:
+            raise _in_use(leaving[entry.parent], f"a version that nothing came from; {run_id}:{round} did")
+    for version in versions:
+        version.path.unlink()
+        sync_folder(version.path.parent)
+        append(folder, version.run_id, "drop", _entry(version))
+
+
+def _in_use(version: Version, allowed: str) -> BadInput:
+    return BadInput(key="version", got=f"{version.name}, to be removed", allowed=allowed)
+
+
+def _entry(version: Version) -> Entry:
+    return Entry(version.round, version.hash, version.model_sha256, version.manifest["parent"])
+
+
+def _parent(folder: Path, fields: Mapping[str, Any]) -> Version | None:
+    """The version a new one comes from: the given one, or the newest earlier one of the same run."""
+    if "parent" not in fields:
+        run_id, round = str(fields.get("run_id")), fields.get("round", 0)
+        earlier = [r for r in rounds(folder, run_id) if r < round]
+        return read_version(folder, run_id, earlier[-1]) if earlier else None
+    parent = fields["parent"]
+    return parent if parent is None or isinstance(parent, Version) else resolve(folder, str(parent))
+
+
+def _manifest(parameters: Parameters, fields: Mapping[str, Any], parent: Version | None) -> dict[str, Any]:
+    """The complete manifest but for the parameters' hash; BadInput if a field cannot be one."""
+    given = _plain(fields, "manifest")
+    check_run_id(str(given.get("run_id")))
+    if not isinstance(given.get("round"), int) or not 0 <= given["round"] < 10**6:
+        raise BadInput(key="round", got=given.get("round"), allowed="an integer from 0 to 999999")
+    manifest = {
+        **_DEFAULTS,
+        "code": code_state(),
+        **given,
+        "schema": SCHEMA,
+        "name": f"{given['run_id']}:{given['round']}",
+        "parent": parent.hash if parent else None,
+        "parent_name": parent.name if parent else None,
+        "created": now(),
+        "num_parameters": num_values(parameters),
+        "bytes": num_bytes(parameters),
+    }
+    direction = manifest["selection"].get("direction")
+    if direction not in DIRECTIONS:
+        raise BadInput(key="selection.direction", got=direction, allowed=", ".join(DIRECTIONS))
+    return manifest
+
+
+def _plain(value: Any, where: str) -> Any:
+    """``value`` as JSON holds it. A metric that is not finite becomes None: a run that diverged is versioned too."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v, f"{where}.{k}") for k, v in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [_plain(v, f"{where}[{i}]") for i, v in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        if where.startswith("manifest.metrics."):
+            return None
+        raise BadInput(key=where, got=value, allowed="a finite number")
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    raise BadInput(key=where, got=repr(value), allowed="what JSON holds: a mapping, list, text, number, truth or null")
+
+
+def _differing(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
+    """Fields in which two manifests differ, but for the time."""
+    return sorted(k for k in a.keys() | b.keys() if k != "created" and a.get(k) != b.get(k))

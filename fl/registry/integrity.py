@@ -1,0 +1,108 @@
+"""Whether a registry still holds what was put into it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from fl.errors import CorruptFile
+from fl.registry.aliases import alias_version
+from fl.registry.blobs import read_blob
+from fl.registry.layout import ALIASES, blob_path, log_path, rounds, run_ids
+from fl.registry.log import read_log
+from fl.registry.versions import Version, lineage, parent_of, read_version
+
+
+@dataclass(frozen=True)
+class Problem:
+    """``subject`` is the version, run or alias affected, ``path`` the file at fault, ``what`` says what is wrong."""
+
+    subject: str
+    path: str
+    what: str
+
+    @classmethod
+    def of(cls, subject: str, error: CorruptFile) -> Problem:
+        """The problem that an error tells of."""
+        return cls(subject, error.path, error.why)
+
+
+def verify_all(folder: Path) -> list[Problem]:
+    """Check every manifest, parent, alias and, once each, every file of parameters. Reads the whole registry."""
+    problems: list[Problem] = []
+    versions: list[Version] = []
+    for run_id in run_ids(folder):
+        for round in rounds(folder, run_id):
+            try:
+                versions.append(read_version(folder, run_id, round))
+            except CorruptFile as error:
+                problems.append(Problem.of(f"{run_id}:{round}", error))
+    problems += _altered(folder, versions)
+    problems += _orphaned(folder, versions)
+    problems += _parameters(folder, versions)
+    problems += _dangling(folder)
+    return problems
+
+
+def verify_version(folder: Path, version: Version) -> list[Problem]:
+    """Check one version: its manifest and parameters, and the manifests of all that it came from."""
+    try:
+        line = lineage(folder, version)
+    except CorruptFile as error:
+        return [*_altered(folder, [version]), Problem.of(version.name, error), *_parameters(folder, [version])]
+    return [*_altered(folder, line), *_parameters(folder, [version])]
+
+
+def _altered(folder: Path, versions: Iterable[Version]) -> Iterator[Problem]:
+    """Manifests that are not the ones their run's log remembers."""
+    by_run: dict[str, list[Version]] = {}
+    for version in versions:
+        by_run.setdefault(version.run_id, []).append(version)
+    for run_id, run in by_run.items():
+        try:
+            entries = read_log(folder, run_id).entries
+        except CorruptFile as error:
+            yield Problem.of(run_id, error)
+            continue
+        for version in run:
+            entry = entries.get(version.round)
+            if entry is None:
+                yield Problem(version.name, str(log_path(folder, run_id)), f"does not know the round {version.round}")
+            elif entry.hash != version.hash:
+                yield Problem(version.name, str(version.path), f"altered: was committed as {entry.hash[:12]}...")
+
+
+def _orphaned(folder: Path, versions: Iterable[Version]) -> Iterator[Problem]:
+    for version in versions:
+        try:
+            parent_of(folder, version)
+        except CorruptFile as error:
+            yield Problem.of(version.name, error)
+
+
+def _parameters(folder: Path, versions: Iterable[Version]) -> Iterator[Problem]:
+    """Files of parameters that are missing or damaged, each told once, for the first version that has it."""
+    first = {v.model_sha256: v for v in reversed(list(versions)) if not _was_pruned(folder, v)}
+    for digest, version in reversed(first.items()):
+        try:
+            read_blob(folder, digest)
+        except CorruptFile as error:
+            yield Problem.of(version.name, error)
+
+
+def _was_pruned(folder: Path, version: Version) -> bool:
+    if blob_path(folder, version.model_sha256).is_file():
+        return False
+    try:
+        return version.round in read_log(folder, version.run_id).pruned
+    except CorruptFile:
+        return False
+
+
+def _dangling(folder: Path) -> Iterator[Problem]:
+    for alias in ALIASES:
+        try:
+            alias_version(folder, alias)
+        except CorruptFile as error:
+            yield Problem.of(alias, error)

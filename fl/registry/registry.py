@@ -1,0 +1,158 @@
+"""The registry as one object: a folder, and what can be done with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, final
+
+from fl.errors import BadInput
+from fl.parameters import Array, Parameters
+from fl.registry import aliases, commits, difference, integrity, names, retention, runs, versions
+from fl.registry.difference import Difference
+from fl.registry.integrity import Problem
+from fl.registry.layout import run_ids
+from fl.registry.versions import Version
+
+
+@final
+class Registry:
+    """Versions of global models in ``folder``, which the first writer makes; several processes may share it.
+
+    Wherever a version is asked for, its name will do (see ``fl.registry.names``). A name that means nothing, or several
+    things, raises BadInput with key ``version``; a file that does not hold what it should raises CorruptFile.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+
+    @classmethod
+    def existing(cls, folder: Path | str, *, key: str = "--registry") -> Registry:
+        """The registry in ``folder``. Raises BadInput, with what to do about it, if no version is there."""
+        if not run_ids(Path(folder)):
+            allowed = (
+                "a folder with versions in it; `fl simulate` makes one, under outputs/registry if not told otherwise"
+            )
+            raise BadInput(key=key, got=str(folder), allowed=allowed)
+        return cls(folder)
+
+    # Runs
+
+    def claim_run_id(self, name: str) -> str:
+        """``name``, made fit for a file name, or with -2, -3 ... behind it: an id that no run here has or had."""
+        return runs.claim_run_id(self.folder, name)
+
+    def start_run(self, run_id: str, facts: Mapping[str, Any]) -> None:
+        """Record the facts (JSON values; ``run_dir`` finds the run by its folder) of a run that starts or goes on."""
+        runs.start_run(self.folder, run_id, facts)
+
+    def finish_run(self, run_id: str, facts: Mapping[str, Any]) -> None:
+        """Add the facts known at the end; ``status`` is "finished" unless they say otherwise."""
+        runs.finish_run(self.folder, run_id, facts)
+
+    def run(self, run_id: str) -> dict[str, Any]:
+        """The facts of a run: run_id, status, created, finished and what was given. BadInput if unknown."""
+        return runs.run(self.folder, run_id)
+
+    def runs(self) -> list[dict[str, Any]]:
+        """The facts of every run, oldest first."""
+        return runs.list_runs(self.folder)
+
+    def keep_examples(self, run_id: str, x: Array, y: Array) -> None:
+        """Keep the first 256 of the server's held-out examples beside the run: inputs (n, ...), targets (n, ...)."""
+        runs.keep_examples(self.folder, run_id, x, y)
+
+    def examples(self, run_id: str) -> tuple[Array, Array] | None:
+        """The examples kept by ``keep_examples``, None if there are none."""
+        return runs.examples(self.folder, run_id)
+
+    # Versions
+
+    def commit(self, parameters: Parameters, fields: Mapping[str, Any], *, replace: bool = False) -> Version:
+        """Make ``parameters`` a version, durably and at once: after a crash it is there whole or not at all.
+
+        ``fields`` has at least ``run_id`` and ``round``. ``parent`` is a Version, a name or None; left out, it is the
+        run's newest earlier round. Metrics that are not finite are recorded as null. Committing the same again, but for
+        the time, changes nothing and returns the version that is there; something else under the same name raises
+        BadInput, or takes its place with ``replace`` unless an alias or another version depends on it.
+        """
+        return commits.commit(self.folder, parameters, fields, replace=replace)
+
+    def drop_after(self, run_id: str, round: int) -> list[Version]:
+        """Forget the run's versions later than ``round``; returns them, newest first.
+
+        Raises BadInput, and forgets none, if an alias or a version of another run depends on one of them.
+        """
+        return commits.drop_after(self.folder, run_id, round)
+
+    def version(self, name: str | Version) -> Version:
+        """The version that a name means; a Version is returned as it is."""
+        return name if isinstance(name, Version) else names.resolve(self.folder, name)
+
+    def versions(self, run_id: str | None = None) -> list[Version]:
+        """A run's versions by round, or those of all runs, run by run, the oldest run first."""
+        return versions.list_versions(self.folder, run_id)
+
+    def latest(self, run_id: str) -> Version | None:
+        """A run's newest version, None before its first."""
+        return versions.latest(self.folder, run_id)
+
+    def best(self, run_id: str) -> Version | None:
+        """A run's best version by its manifests' ``selection``, None before its first; the earliest of equals."""
+        return versions.best(self.folder, run_id)
+
+    def parameters(self, version: str | Version) -> Parameters:
+        """The parameters, checked against their hash. BadInput if they were pruned."""
+        return versions.load_parameters(self.folder, self.version(version))
+
+    def lineage(self, version: str | Version) -> list[Version]:
+        """The version, its parent, and so on back to the root, across runs."""
+        return versions.lineage(self.folder, self.version(version))
+
+    def diff(self, a: str | Version, b: str | Version) -> Difference:
+        """What changed from ``a`` to ``b``. BadInput if the parameters of one were pruned."""
+        return difference.diff(self.folder, self.version(a), self.version(b))
+
+    # Aliases
+
+    def aliases(self) -> dict[str, Version]:
+        """The version of each alias that names one."""
+        return aliases.current(self.folder)
+
+    def alias_moves(self, alias: str) -> list[dict[str, Any]]:
+        """Every move of an alias, oldest first: action, from, to, hash, when, by, reason."""
+        return aliases.moves(self.folder, alias)
+
+    def promote(
+        self, version: str | Version, alias: str = "champion", *, reason: str = "", by: str = ""
+    ) -> Version | None:
+        """Let ``alias`` name ``version``; returns what it named before. Nothing is recorded if it does so already.
+
+        BadInput if there is no such alias, or if the version's parameters were pruned.
+        """
+        return aliases.promote(self.folder, self.version(version), alias, reason=reason, by=by)
+
+    def rollback(self, alias: str = "champion", *, reason: str = "", by: str = "") -> Version:
+        """Let ``alias`` name again what it named before, one promotion back each time. BadInput if there is none."""
+        return aliases.rollback(self.folder, alias, reason=reason, by=by)
+
+    def crown_if_vacant(self, run_id: str) -> Version | None:
+        """Make the run's best version champion if there is no champion; returns it if so, else None."""
+        return aliases.crown_if_vacant(self.folder, run_id)
+
+    # Upkeep
+
+    def prune(self, run_id: str, keep: str) -> list[Version]:
+        """Remove the parameters of the run's versions but ``all``, ``last:K`` or ``every:K``; returns those hit.
+
+        Manifests stay, so that lineage stays whole. Version 0, best and latest of the run, what an alias names or could
+        be rolled back to, and what another run came from keep their parameters. Reads the run's manifests and every
+        run's log: some milliseconds for hundreds of versions. BadInput with key ``server.keep_versions``.
+        """
+        return retention.prune(self.folder, run_id, keep)
+
+    def verify(self, version: str | Version | None = None) -> list[Problem]:
+        """What is wrong with a version and its lineage, or with the whole registry; empty if nothing is."""
+        if version is None:
+            return integrity.verify_all(self.folder)
+        return integrity.verify_version(self.folder, self.version(version))

@@ -1,0 +1,152 @@
+"""A version: the immutable global model after a round, as its manifest tells it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fl.errors import BadInput, CorruptFile
+from fl.parameters import Parameters
+from fl.registry.blobs import read_blob
+from fl.registry.layout import blob_path, manifest_path, rounds, run_ids
+from fl.registry.log import read_log
+
+DIRECTIONS = ("max", "min")
+_NEEDED = {"run_id": str, "round": int, "name": str, "model_sha256": str, "created": str, "metrics": dict}
+
+
+@dataclass(frozen=True)
+class Version:
+    """``name`` is RUN:ROUND, ``hash`` the SHA-256 of the manifest's bytes, ``path`` the manifest.
+
+    ``manifest["parent"]`` is the hash of the version it came from, in this run or another, or None at the root.
+    """
+
+    name: str
+    run_id: str
+    round: int
+    hash: str
+    model_sha256: str
+    manifest: dict[str, Any]
+    path: Path
+
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        """By name, as the server's test set gave them; None where a value was not finite."""
+        return dict(self.manifest["metrics"])
+
+
+def canonical(manifest: dict[str, Any]) -> bytes:
+    """The bytes of a manifest's file: sorted, indented JSON, which has no NaN."""
+    return (json.dumps(manifest, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+def as_version(path: Path, content: bytes) -> Version:
+    """The version whose manifest at ``path`` has these bytes. Raises CorruptFile if they are no manifest."""
+    try:
+        manifest = json.loads(content)
+    except ValueError as error:
+        raise CorruptFile(path=str(path), why=f"not JSON: {error}") from error
+    if not isinstance(manifest, dict) or not all(isinstance(manifest.get(k), kind) for k, kind in _NEEDED.items()):
+        raise CorruptFile(path=str(path), why=f"not a manifest, which has at least {', '.join(_NEEDED)}")
+    run_id, round = manifest["run_id"], manifest["round"]
+    if (path.parent.name, path.stem) != (run_id, f"{round:06d}") or manifest["name"] != f"{run_id}:{round}":
+        raise CorruptFile(path=str(path), why=f"the manifest says that it is {manifest['name']}")
+    digest = hashlib.sha256(content).hexdigest()
+    return Version(manifest["name"], run_id, round, digest, manifest["model_sha256"], manifest, path)
+
+
+def read_version(folder: Path, run_id: str, round: int) -> Version:
+    """The version of one round. Raises FileNotFoundError, or CorruptFile if the manifest is not one of that round."""
+    path = manifest_path(folder, run_id, round)
+    return as_version(path, path.read_bytes())
+
+
+def list_versions(folder: Path, run_id: str | None = None) -> list[Version]:
+    """All versions of a run by round; or of every run, the run that began first in front. Opens every manifest."""
+    runs = []
+    for one in run_ids(folder) if run_id is None else [run_id]:
+        found = []
+        for round in rounds(folder, one):
+            try:
+                found.append(read_version(folder, one, round))
+            except FileNotFoundError:  # dropped by another process since the folder was listed
+                continue
+        if found:
+            runs.append(found)
+    return [v for run in sorted(runs, key=lambda run: (run[0].manifest["created"], run[0].run_id)) for v in run]
+
+
+def latest(folder: Path, run_id: str) -> Version | None:
+    """The newest version of a run, or None before its first commit."""
+    known = rounds(folder, run_id)
+    return read_version(folder, run_id, known[-1]) if known else None
+
+
+def best(folder: Path, run_id: str) -> Version | None:
+    """The best version of a run, or None before its first commit; see ``best_of``."""
+    return best_of(list_versions(folder, run_id))
+
+
+def best_of(run: Sequence[Version]) -> Version | None:
+    """The best of one run's versions by the metric and direction in the newest manifest's ``selection``.
+
+    Rounds without that metric do not count, the earliest wins a tie, and where no round counts it is the newest.
+    """
+    if not run:
+        return None
+    selection = run[-1].manifest.get("selection") or {}
+    metric, sign = selection.get("metric"), -1.0 if selection.get("direction") == "min" else 1.0
+    scored = [(v, value) for v in run if (value := v.metrics.get(str(metric))) is not None]
+    return max(scored, key=lambda pair: sign * pair[1])[0] if scored else run[-1]
+
+
+def parent_of(folder: Path, version: Version) -> Version | None:
+    """The version that ``version`` came from, None at the root. Raises CorruptFile if it is gone or another one."""
+    digest, name = version.manifest.get("parent"), str(version.manifest.get("parent_name"))
+    if digest is None:
+        return None
+    run_id, _, round = name.rpartition(":")
+    try:
+        parent = read_version(folder, run_id, int(round))
+    except (ValueError, FileNotFoundError) as error:
+        raise CorruptFile(path=str(version.path), why=f"comes from {name}, which is missing") from error
+    if parent.hash != digest:
+        raise CorruptFile(path=str(parent.path), why=f"is not what {version.name} came from ({digest[:12]}...)")
+    return parent
+
+
+def lineage(folder: Path, version: Version) -> list[Version]:
+    """``version``, its parent, and so on back to the root, across runs. Raises CorruptFile where that breaks."""
+    chain = [version]
+    while (parent := parent_of(folder, chain[-1])) is not None:
+        chain.append(parent)
+    return chain
+
+
+def is_kept(folder: Path, version: Version) -> bool:
+    """Whether the parameters are there, or should be: pruning takes parameters away and leaves the manifest."""
+    return version.round not in read_log(folder, version.run_id).pruned or (
+        blob_path(folder, version.model_sha256).is_file()
+    )
+
+
+def check_kept(folder: Path, version: Version) -> None:
+    """BadInput, naming what there is, if the parameters of ``version`` were pruned."""
+    if not is_kept(folder, version):
+        kept = [r for r in rounds(folder, version.run_id) if r not in read_log(folder, version.run_id).pruned]
+        raise BadInput(
+            key="version",
+            got=f"{version.name}, whose parameters were pruned",
+            allowed=f"a version that was kept; of {version.run_id} the rounds {', '.join(map(str, kept))}",
+        )
+
+
+def load_parameters(folder: Path, version: Version) -> Parameters:
+    """The parameters of a version, verified. Raises BadInput if they were pruned, CorruptFile if they are damaged."""
+    check_kept(folder, version)
+    return read_blob(folder, version.model_sha256)
