@@ -1,0 +1,152 @@
+"""Ray actors that hold private partitions; examples never leave them.
+
+Each actor opens the partition store itself: on one machine all map the same pages, so any actor can take any unit and
+an idle one takes the next. The payload of a round is put into Ray's object store once. An actor that dies is replaced
+and its unit runs again, identically; a unit that takes its second actor down is given up, and its clients named.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+from flwr.app import Error, RecordDict
+from ray.exceptions import RayActorError, RayError
+
+from clients.grid import Unit
+from clients.setting import open_setting
+from clients.unit import Reply, answer
+from fl.wire import CRASHED
+
+MAX_ATTEMPTS = 2
+PAYLOADS_KEPT = 2
+"""Payloads that stay in the object store: this phase's, and the one before, which a late actor may still be reading."""
+
+
+@ray.remote(num_cpus=1, max_restarts=0)
+class ClientActor:
+    """One process of the devices' side."""
+
+    def __init__(self, values: Mapping[str, Any], partitions: str, states: str) -> None:
+        self.setting = open_setting(values, partitions=Path(partitions), states=Path(states))
+
+    def ready(self) -> int:
+        """This actor's process id, once it can take units."""
+        return os.getpid()
+
+    def answer(self, kind: str, clients: tuple[int, ...], content: RecordDict) -> list[Reply]:
+        """Do one work unit."""
+        return answer(self.setting, kind, content, clients)
+
+
+class RayActors:
+    """An Executor over ``num_actors`` Ray actors. Starts Ray where it is not running, and ends what it started.
+
+    ``address`` names a running cluster ("auto", or host:port); None starts Ray on this machine for this run alone.
+    """
+
+    def __init__(
+        self, *, num_actors: int, values: Mapping[str, Any], partitions: Path, states: Path, address: str | None = None
+    ) -> None:
+        self._owns_ray = not ray.is_initialized()
+        if self._owns_ray:
+            start_ray(num_actors, address)
+        self._arguments = (dict(values), str(partitions.resolve()), str(states.resolve()))
+        self._queue: deque[Unit] = deque()
+        self._attempts: dict[int, int] = {}
+        self._busy: dict[Any, tuple[Any, Unit]] = {}
+        self._gone: set[int] = set()
+        self._payloads: dict[int, tuple[RecordDict, Any]] = {}
+        self._idle = [self._new_actor() for _ in range(num_actors)]
+        ray.get([actor.ready.remote() for actor in self._idle])
+
+    def submit(self, unit: Unit) -> None:
+        """Give the unit to an idle actor, or queue it."""
+        self._queue.append(unit)
+        self._feed()
+
+    def collect(self, timeout: float | None) -> list[tuple[Unit, list[Reply]]]:
+        """Answers that have come; an actor that answered takes the next unit at once."""
+        done: list[tuple[Unit, list[Reply]]] = []
+        while self._busy and not done:
+            ready, _ = ray.wait(list(self._busy), num_returns=1, timeout=timeout)
+            if not ready:
+                break
+            for reference in ready:
+                done += self._finish(reference)
+            self._feed()
+        return done
+
+    def abandon(self, numbers: Iterable[int]) -> None:
+        """Forget queued units; actors that are at one finish it for nobody."""
+        gone = set(numbers)
+        self._queue = deque(unit for unit in self._queue if unit.number not in gone)
+        self._gone |= {unit.number for _, unit in self._busy.values()} & gone
+
+    def close(self) -> None:
+        """End the actors, and Ray if this object started it."""
+        for actor in [*self._idle, *(actor for actor, _ in self._busy.values())]:
+            ray.kill(actor)
+        self._idle, self._busy, self._payloads = [], {}, {}
+        if self._owns_ray:
+            ray.shutdown()
+
+    def _new_actor(self) -> Any:
+        return ClientActor.remote(*self._arguments)
+
+    def _feed(self) -> None:
+        while self._idle and self._queue:
+            actor, unit = self._idle.pop(), self._queue.popleft()
+            reference = actor.answer.remote(unit.kind, unit.clients, self._payload(unit.content))
+            self._busy[reference] = (actor, unit)
+
+    def _payload(self, content: RecordDict) -> Any:
+        if id(content) not in self._payloads:
+            self._payloads[id(content)] = (content, ray.put(content))
+            while len(self._payloads) > PAYLOADS_KEPT:
+                del self._payloads[next(iter(self._payloads))]
+        return self._payloads[id(content)][1]
+
+    def _finish(self, reference: Any) -> list[tuple[Unit, list[Reply]]]:
+        actor, unit = self._busy.pop(reference)
+        try:
+            replies = ray.get(reference)
+        except RayActorError as error:
+            actor = self._new_actor()
+            self._attempts[unit.number] = self._attempts.get(unit.number, 0) + 1
+            if self._attempts[unit.number] < MAX_ATTEMPTS and unit.number not in self._gone:
+                self._idle.append(actor)
+                self._queue.appendleft(unit)
+                return []
+            replies = _lost(unit, f"its process died: {type(error).__name__}")
+        except RayError as error:
+            replies = _lost(unit, f"{type(error).__name__}: {error}"[:300])
+        self._idle.append(actor)
+        self._attempts.pop(unit.number, None)
+        if unit.number in self._gone:
+            self._gone.discard(unit.number)
+            return []
+        return [(unit, replies)]
+
+
+def _lost(unit: Unit, reason: str) -> list[Reply]:
+    return [Reply((client,), error=Error(code=CRASHED, reason=f"client {client}: {reason}")) for client in unit.clients]
+
+
+def start_ray(num_cpus: int, address: str | None) -> None:
+    """Start or join Ray, quietly: no dashboard, no usage report, no log lines of workers on the terminal."""
+    quiet = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    }
+    for name, value in quiet.items():
+        os.environ.setdefault(name, value)
+    if address is None:
+        ray.init(num_cpus=num_cpus, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    else:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR")

@@ -1,0 +1,187 @@
+"""Flower's Grid over simulated clients: messages in, work units out, replies in the order of the messages.
+
+Messages that carry one payload and go to several clients are cut into work units: clients sorted by id, ``unit_size``
+at a time. Units depend on the cohort alone, never on how many actors there are or which answers first. An Executor
+does them, here (clients/inprocess.py) or in Ray actors (clients/actor.py).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from threading import RLock
+from typing import Protocol
+
+from flwr.app import DEFAULT_TTL, Message, RecordDict
+from flwr.serverapp import Grid
+
+from clients.flower_internals import Run, begin_run, identify, unavailable
+from clients.unit import Reply
+from fl.errors import BadInput
+from fl.wire import client_of, node_of
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A slice of a cohort: ``clients``, ascending, who all get ``content``. ``number`` counts up over the run."""
+
+    number: int
+    kind: str
+    clients: tuple[int, ...]
+    content: RecordDict
+
+
+class Executor(Protocol):
+    """Does work units somewhere. Answers for one unit come together, once."""
+
+    def submit(self, unit: Unit) -> None:
+        """Take a unit; it may start at once or wait its turn."""
+
+    def collect(self, timeout: float | None) -> list[tuple[Unit, list[Reply]]]:
+        """Units done since the last call. Waits for at least one, at most ``timeout`` seconds (None: for ever)."""
+
+    def abandon(self, numbers: Iterable[int]) -> None:
+        """Nobody waits for these units any more; their answers must not come out of ``collect``."""
+
+    def close(self) -> None:
+        """End everything this executor started."""
+
+
+@dataclass(frozen=True)
+class _Ticket:
+    """A unit on its way, and its messages by client."""
+
+    unit: Unit
+    messages: dict[int, Message]
+
+
+def cut(clients: Sequence[int], unit_size: int) -> list[tuple[int, ...]]:
+    """Work units of a cohort: sorted, then sliced.
+
+    >>> cut([7, 3, 5], 2)
+    [(3, 5), (7,)]
+    """
+    ordered = sorted(clients)
+    return [tuple(ordered[i : i + unit_size]) for i in range(0, len(ordered), unit_size)]
+
+
+class UnitGrid(Grid):
+    """A Grid whose nodes are ``num_clients`` simulated clients.
+
+    ``progress``, where set, is called with (clients accounted for, clients asked) as answers come in. Thread-safe, as
+    Flower's legacy code asks from several threads.
+    """
+
+    def __init__(self, *, run_id: str, num_clients: int, unit_size: int, executor: Executor) -> None:
+        if unit_size < 1:
+            raise BadInput(key="engine.unit_size", got=unit_size, allowed="at least 1")
+        self.num_clients, self.unit_size, self.executor = num_clients, unit_size, executor
+        self.progress: Callable[[int, int], None] | None = None
+        self._run = begin_run(run_id)
+        self._lock = RLock()
+        self._tickets: dict[int, _Ticket] = {}
+        self._waiting: set[str] = set()
+        self._replies: dict[str, Message | None] = {}
+        self._submitted = 0
+
+    def set_run(self, run: Run) -> None:
+        """Flower's hook; the run is the one this grid was made for."""
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        """The run as Flower describes one."""
+        return self._run
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """An instruction to a node."""
+        return Message(content, dst_node_id, message_type, ttl=ttl or DEFAULT_TTL, group_id=group_id)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """All nodes, ascending; a range, whatever the size of the population."""
+        return range(node_of(0), node_of(self.num_clients))
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        """Send instructions and return their ids, in order; does not wait for anything."""
+        with self._lock:
+            messages = list(messages)
+            for message in messages:
+                self._check(message)
+            ids = [identify(message) for message in messages]
+            self._waiting.update(ids)
+            groups: dict[tuple[str, int], dict[int, Message]] = {}
+            for message in messages:
+                key = (message.metadata.message_type, id(message.content))
+                groups.setdefault(key, {})[client_of(message.metadata.dst_node_id)] = message
+            for (kind, _), by_client in groups.items():
+                for clients in cut(list(by_client), self.unit_size):
+                    content = by_client[clients[0]].content
+                    unit = Unit(self._submitted, kind, clients, content)
+                    self._submitted += 1
+                    self._tickets[unit.number] = _Ticket(unit, {c: by_client[c] for c in clients})
+                    self.executor.submit(unit)
+            return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        """Replies that are ready, each once. An id that was never given out, or was pulled before, gives an error."""
+        with self._lock:
+            self._collect(0.0)
+            pulled = []
+            for message_id in message_ids:
+                if message_id in self._replies:
+                    reply = self._replies.pop(message_id)
+                    if reply is not None:
+                        pulled.append(reply)
+                elif message_id not in self._waiting:
+                    pulled.append(unavailable(message_id, self._run.run_id))
+            return pulled
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        """Send and wait. After ``timeout`` seconds what has come is returned, and what comes later never counts."""
+        messages = list(messages)
+        with self._lock:
+            ids = self.push_messages(messages)
+            ends = None if timeout is None else time.monotonic() + timeout
+            while open_ids := [i for i in ids if i in self._waiting]:
+                left = None if ends is None else ends - time.monotonic()
+                if left is not None and left <= 0:
+                    self._abandon(set(open_ids))
+                    break
+                self._collect(left)
+                if self.progress:
+                    self.progress(sum(i not in self._waiting for i in ids), len(ids))
+            replies = [self._replies.pop(i) for i in ids if i in self._replies]
+            return [reply for reply in replies if reply is not None]
+
+    def _check(self, message: Message) -> None:
+        metadata = message.metadata
+        if not 0 <= client_of(metadata.dst_node_id) < self.num_clients:
+            raise ValueError(f"there is no node {metadata.dst_node_id}: nodes are {self.get_node_ids()}")
+        if metadata.reply_to_message_id or metadata.ttl <= 0 or message.has_error():
+            raise ValueError("only instructions with content and time to live can be sent to a node")
+
+    def _collect(self, timeout: float | None) -> None:
+        for unit, replies in self.executor.collect(timeout):
+            ticket = self._tickets.pop(unit.number)
+            for reply in replies:
+                first = ticket.messages[reply.clients[0]]
+                self._replies[first.metadata.message_id] = _message(reply, first)
+            for message in ticket.messages.values():
+                self._replies.setdefault(message.metadata.message_id, None)
+                self._waiting.discard(message.metadata.message_id)
+
+    def _abandon(self, ids: set[str]) -> None:
+        late = [t for t in self._tickets.values() if any(m.metadata.message_id in ids for m in t.messages.values())]
+        self.executor.abandon([ticket.unit.number for ticket in late])
+        for ticket in late:
+            del self._tickets[ticket.unit.number]
+        self._waiting -= ids
+
+
+def _message(reply: Reply, to: Message) -> Message:
+    message = Message(reply.error, reply_to=to) if reply.error is not None else Message(reply.content, reply_to=to)
+    identify(message)
+    return message

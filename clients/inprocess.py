@@ -1,0 +1,37 @@
+"""Work units in the calling process: for tests, for reading, for small rounds. The same units, the same bits."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+from clients.grid import Unit
+from clients.setting import Setting
+from clients.unit import Reply, answer
+
+
+class InProcess:
+    """An Executor that does one unit a call of ``collect``, in the order they were submitted."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self._queue: deque[Unit] = deque()
+
+    def submit(self, unit: Unit) -> None:
+        """Queue a unit."""
+        self._queue.append(unit)
+
+    def collect(self, timeout: float | None) -> list[tuple[Unit, list[Reply]]]:
+        """Do the next unit now. There is no other thread to stop it, so a deadline takes effect between units."""
+        if not self._queue:
+            return []
+        unit = self._queue.popleft()
+        return [(unit, answer(self.setting, unit.kind, unit.content, unit.clients))]
+
+    def abandon(self, numbers: Iterable[int]) -> None:
+        """Forget units that have not been done."""
+        gone = set(numbers)
+        self._queue = deque(unit for unit in self._queue if unit.number not in gone)
+
+    def close(self) -> None:
+        """Nothing was started."""

@@ -1,0 +1,106 @@
+"""What the side of the devices holds in one process: partitions, a scratch model, the algorithm's client half.
+
+Opened once a process, from plain values and two folders; serves every client whose turn it is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from clients import schedule
+from clients.state import StateStore
+from clients.training import TrainingOptions
+from fl.algorithms.algorithm import Algorithm, load_algorithm
+from fl.data.store import PartitionStore, open_store
+from fl.errors import BadInput
+from fl.messages import Boundary
+from fl.models import arrays
+from fl.models.build import build_model
+from fl.parameters import Parameters
+
+SENDS = ("fresh", "personal")
+WEIGHTINGS = ("examples", "uniform")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Everything a client needs to do a task, but the task.
+
+    states     the algorithm's client states;  personal  the devices' own models, None unless ``client.personal``
+    sends      "fresh": trained from the newest version; "personal": the device's own model, as it is by then
+    weighting  "examples" or "uniform": what a client weighs in a sum
+    """
+
+    store: PartitionStore
+    module: nn.Module
+    algorithm: Algorithm
+    options: TrainingOptions
+    seed: int
+    states: StateStore
+    personal: StateStore | None = None
+    personal_epochs: int | None = None
+    sends: str = "fresh"
+    weighting: str = "examples"
+    max_update_norm: float | None = None
+
+    @cached_property
+    def model(self) -> Parameters:
+        """Arrays of the model's names, shapes and dtypes; their values mean nothing."""
+        return {name: value.copy() for name, value in arrays.parameters_of(self.module).items()}
+
+    @cached_property
+    def trainable(self) -> tuple[str, ...]:
+        """Names of the arrays that training moves, in the model's order."""
+        return tuple(name for name in self.model if name in set(arrays.trainable_names(self.module)))
+
+    @cached_property
+    def boundary(self) -> Boundary:
+        """What may leave a client of this setting."""
+        like = {name: self.model[name] for name in self.trainable}
+        return Boundary(delta=self.model, extra=self.algorithm.extra_like(like), max_norm=self.max_update_norm)
+
+    def weight(self, num_examples: int) -> float:
+        """What an update over ``num_examples`` weighs."""
+        return float(num_examples) if self.weighting == "examples" else 1.0
+
+
+def open_setting(values: Mapping[str, Any], *, partitions: Path, states: Path) -> Setting:
+    """The setting of this process from the nested settings of a run and the two folders of the devices' side.
+
+    From here on this process computes with one thread: numbers that are kept must not depend on how many there are.
+    """
+    torch.set_num_threads(1)
+    store, client, seed = open_store(partitions), dict(values["client"]), int(values["seed"])
+    model = dict(values["model"])
+    module = build_model(target=model.pop("_target_"), arguments=model, signature=store.signature, seed=seed)
+    sends, weighting = str(client.get("sends", "fresh")), str(values["server"].get("weighting", "examples"))
+    for key, got, allowed in (("client.sends", sends, SENDS), ("server.weighting", weighting, WEIGHTINGS)):
+        if got not in allowed:
+            raise BadInput(key=key, got=got, allowed=", ".join(allowed))
+    keeps_personal = bool(client.get("personal", False)) or sends == "personal"
+    return Setting(
+        store=store,
+        module=module,
+        algorithm=load_algorithm(values["algorithm"]),
+        options=training_options(client, num_rounds=int(values["num_rounds"])),
+        seed=seed,
+        states=StateStore(states / "algorithm"),
+        personal=StateStore(states / "personal") if keeps_personal else None,
+        personal_epochs=client.get("personal_epochs"),
+        sends=sends,
+        weighting=weighting,
+        max_update_norm=client.get("max_update_norm"),
+    )
+
+
+def training_options(client: Mapping[str, Any], *, num_rounds: int) -> TrainingOptions:
+    """The training options in the ``client`` section; BadInput names what is wrong."""
+    plain = {name: client[name] for name in TrainingOptions.__dataclass_fields__ if name in client and name != "schedule"}
+    return TrainingOptions(**plain, schedule=schedule.from_values(client.get("schedule") or {}, num_rounds=num_rounds))

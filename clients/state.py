@@ -1,0 +1,55 @@
+"""What a device keeps between rounds, on its own side: named arrays a client, by the round that wrote them.
+
+A round writes beside what earlier rounds wrote, so that an abandoned round leaves no trace: whoever reads asks for
+the newest state *before* a round. Of what lies behind, only the newest is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors.numpy import load, save
+
+from fl.errors import CorruptFile
+from fl.files import write_bytes
+from fl.parameters import Array, Parameters
+
+
+@dataclass(frozen=True)
+class StateStore:
+    """Arrays by (client, round) in ``folder``; made on first use."""
+
+    folder: Path
+
+    def load(self, client: int, *, before: int) -> tuple[int, Parameters] | None:
+        """The newest state that a round < ``before`` wrote, with that round; None if there is none."""
+        rounds = [r for r in self._rounds(client) if r < before]
+        if not rounds:
+            return None
+        path = self._path(client, max(rounds))
+        try:
+            return max(rounds), load(path.read_bytes())
+        except Exception as error:  # safetensors raises its own error type and plain ones alike
+            raise CorruptFile(path=str(path), why=str(error)) from error
+
+    def save(self, client: int, arrays: Mapping[str, Array], *, round: int) -> None:
+        """Write the state that ``round`` leaves behind; states older than the one it replaces go."""
+        path = self._path(client, round)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, save({name: value.copy(order="C") for name, value in arrays.items()}))
+        for old in sorted(r for r in self._rounds(client) if r < round)[:-1]:
+            self._path(client, old).unlink(missing_ok=True)
+
+    def drop_from(self, round: int) -> None:
+        """Forget what rounds >= ``round`` wrote: they are going to happen again."""
+        for path in self.folder.glob("*/*/*.safetensors"):
+            if int(path.stem) >= round:
+                path.unlink()
+
+    def _rounds(self, client: int) -> list[int]:
+        return [int(path.stem) for path in self._path(client, 0).parent.glob("*.safetensors")]
+
+    def _path(self, client: int, round: int) -> Path:
+        return self.folder / f"{client // 1000:03d}" / f"{client:06d}" / f"{round}.safetensors"

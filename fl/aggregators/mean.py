@@ -1,0 +1,53 @@
+"""The weighted mean, accumulated: one update in memory at a time, in client order.
+
+    mean = sum_i w_i delta_i / sum_i w_i
+
+Partial sums merge: a work unit adds up its clients, the server adds up the units in unit order. The order of
+additions depends on the cohort alone, hence so do the bits. Sums are kept in the dtype of the arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from fl.parameters import Array, Parameters, copy, scale
+
+
+class WeightedSum:
+    """A running sum of weighted arrays. Memory is that of one set of arrays, however many are added."""
+
+    def __init__(self) -> None:
+        self.arrays: Parameters = {}
+        self.weight = 0.0
+
+    def add(self, arrays: Mapping[str, Array], weight: float) -> None:
+        """Add ``weight * arrays``; ``weight`` > 0. Integer arrays are summed in float64."""
+        floats = {n: a if np.issubdtype(a.dtype, np.floating) else a.astype(np.float64) for n, a in arrays.items()}
+        self._plus(scale(floats, weight))
+        self.weight += weight
+
+    def merge(self, arrays: Mapping[str, Array], weight: float) -> None:
+        """Add another sum, whose weights are ``weight`` in total."""
+        self._plus(arrays)
+        self.weight += weight
+
+    def mean(self, like: Mapping[str, Array]) -> Parameters:
+        """The weighted mean, in the dtypes of ``like``; integers are rounded."""
+        if not self.weight:
+            raise ValueError("the mean of nothing")
+        mean = {name: value / value.dtype.type(self.weight) for name, value in self.arrays.items()}
+        return {
+            name: np.rint(value).astype(like[name].dtype)
+            if np.issubdtype(like[name].dtype, np.integer)
+            else value.astype(like[name].dtype, copy=False)
+            for name, value in mean.items()
+        }
+
+    def _plus(self, arrays: Mapping[str, Array]) -> None:
+        if not self.arrays:
+            self.arrays = copy(arrays)
+            return
+        for name, value in arrays.items():
+            np.add(self.arrays[name], value, out=self.arrays[name])

@@ -1,0 +1,55 @@
+"""A random generator for every (root seed, purpose, round, client): randomness has an address.
+
+The same address gives the same stream on every machine, in every process, in any order of asking; two addresses give
+independent streams. Nothing else in the project may touch the process-wide generators.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+
+def address(seed: int, *, purpose: str, round: int = 0, client: int = -1) -> int:
+    """A 128-bit integer for one address: SHA-256 of its parts, so that neighbours share nothing.
+
+    ``seed`` is the run's root seed (any int), ``purpose`` a word such as ``"shuffle"``, ``client`` -1 for the server.
+    """
+    text = f"{seed}/{purpose}/{round}/{client}".encode()
+    return int.from_bytes(hashlib.sha256(text).digest()[:16], "little")
+
+
+def generator(seed: int, *, purpose: str, round: int = 0, client: int = -1) -> np.random.Generator:
+    """The NumPy generator of one address.
+
+    >>> a = generator(1, purpose="shuffle", round=3, client=17).integers(1000)
+    >>> a == generator(1, purpose="shuffle", round=3, client=17).integers(1000)
+    True
+    """
+    return np.random.Generator(np.random.PCG64(address(seed, purpose=purpose, round=round, client=client)))
+
+
+@contextmanager
+def process_wide(seed: int, *, purpose: str, round: int = 0, client: int = -1) -> Iterator[None]:
+    """Seed Python's, NumPy's and torch's process-wide generators by address, and put their states back afterwards.
+
+    For code that cannot be handed a generator: building modules, modules that draw, stock Flower strategies, foreign
+    apps. Costs about 50 microseconds.
+    """
+    import torch
+
+    number = address(seed, purpose=purpose, round=round, client=client)
+    python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    random.seed(number)
+    np.random.seed(number % 2**32)
+    torch.manual_seed(number % 2**63)
+    try:
+        yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        torch.set_rng_state(torch_state)

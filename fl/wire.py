@@ -1,0 +1,273 @@
+"""Messages <-> Flower records; the one file of fl/ that imports flwr.
+
+    down    arrays   ArrayRecord   the global model
+            shared   ArrayRecord   the algorithm's own arrays, where it has any
+            config   ConfigRecord  server-round, version, reply, and what a stock strategy adds
+    up      reply="parameters" (stock Flower strategies)   one reply a client
+              arrays   ArrayRecord   local parameters: global plus delta
+              metrics  MetricRecord  num-examples, train_loss, and what is merely looked at
+            reply="sum" (our own algorithms)               one reply a work unit
+              sum      ArrayRecord   sum of weight times delta over the unit's clients
+              extra    ArrayRecord   sum of the algorithm's extra arrays, where it has any
+              clients  MetricRecord  a list a column: client, weight, num_examples, norm, base_version ...
+    evaluation
+              metrics     MetricRecord  num-examples and the plain numbers, which stock strategies average
+              statistics  ConfigRecord  the same as statistics that merge
+
+A client that failed or was refused answers with a Flower Error that says why.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import flwr.app
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Error, MetricRecord, RecordDict
+
+from fl.errors import ClientFailed, RefusedUpdate
+from fl.messages import EvaluateTask, EvaluationReport, TrainTask, Update
+from fl.metrics import Confusion, Histogram, Mean, Statistic, Statistics, values
+from fl.parameters import Parameters, add, norm, num_bytes
+
+NUM_EXAMPLES = "num-examples"
+REFUSED = 6
+FAILED = 2
+CRASHED = 8
+UNAVAILABLE = 5
+"""Flower's error codes for what we send: a failed precondition, an exception, a lost process, an absent device."""
+
+FIRST_NODE = 2
+"""Flower keeps node ids 0 and 1 to itself; client 0 is node 2."""
+
+MAX_REASON = 500
+"""Characters of a reason that may leave a client: a message, never a dump."""
+
+
+class Array(flwr.app.Array):
+    """Flower's Array over a NumPy array, encoded only where somebody asks for the bytes.
+
+    Flower's own encodes to npy when made and decodes at every look: per array and client that is most of what a
+    round costs. The name stays ``Array`` because Flower writes it into the header of what it sends.
+    """
+
+    def __init__(self, ndarray: np.ndarray[Any, Any]) -> None:
+        self.dtype = str(ndarray.dtype)
+        self.shape = tuple(ndarray.shape)
+        self.stype = "numpy.ndarray"
+        self.__dict__["values"] = ndarray
+
+    @property
+    def data(self) -> bytes:  # type: ignore[override]
+        """npy bytes, as Flower's own would hold."""
+        buffer = io.BytesIO()
+        np.save(buffer, self.__dict__["values"], allow_pickle=False)
+        return buffer.getvalue()
+
+    def numpy(self) -> np.ndarray[Any, Any]:
+        """A writable copy, as Flower's own gives."""
+        return np.array(self.__dict__["values"], copy=True)
+
+
+def array_record(arrays: Mapping[str, np.ndarray[Any, Any]]) -> ArrayRecord:
+    """Named arrays as a record, without copying or encoding them."""
+    record = ArrayRecord()
+    for name, value in arrays.items():
+        record[name] = Array(value)
+    return record
+
+
+def arrays_of(record: ArrayRecord) -> Parameters:
+    """The named arrays of a record; views of ours, decoded copies of Flower's. Not to be written to."""
+    return {name: v.__dict__["values"] if isinstance(v, Array) else v.numpy() for name, v in record.items()}
+
+
+def node_of(client: int) -> int:
+    """Flower's handle for a client."""
+    return client + FIRST_NODE
+
+
+def client_of(node: int) -> int:
+    """The client behind Flower's handle."""
+    return node - FIRST_NODE
+
+
+# --- down -------------------------------------------------------------------------------------------------------
+
+
+def task_content(parameters: ArrayRecord, shared: Parameters, *, round: int, version: int, reply: str) -> RecordDict:
+    """What our own strategy sends to every client of a cohort: one object, shared by all its messages."""
+    config = ConfigRecord({"server-round": round, "version": version, "reply": reply})
+    content = RecordDict({"arrays": parameters, "config": config})
+    if shared:
+        content["shared"] = array_record(shared)
+    return content
+
+
+def read_train_task(content: RecordDict) -> tuple[TrainTask, str]:
+    """The task in a message, and the kind of reply it wants: "parameters" or "sum"."""
+    config = _config(content)
+    shared = arrays_of(content.array_records["shared"]) if "shared" in content.array_records else {}
+    task = TrainTask(
+        round=int(config["server-round"]),
+        version=int(config.get("version", int(config["server-round"]) - 1)),
+        parameters=arrays_of(_model(content)),
+        shared=shared,
+        options={k: float(v) for k, v in config.items() if isinstance(v, int | float) and not isinstance(v, bool)},
+    )
+    return task, str(config.get("reply", "parameters"))
+
+
+def read_evaluate_task(content: RecordDict) -> EvaluateTask:
+    """The evaluation task in a message."""
+    config = _config(content)
+    round = int(config["server-round"])
+    return EvaluateTask(
+        round=round, version=int(config.get("version", round)), parameters=arrays_of(_model(content))
+    )
+
+
+def _config(content: RecordDict) -> dict[str, Any]:
+    return {k: v for record in content.config_records.values() for k, v in record.items()}
+
+
+def _model(content: RecordDict) -> ArrayRecord:
+    records = content.array_records
+    return records["arrays"] if "arrays" in records else next(iter(records.values()))
+
+
+# --- up ---------------------------------------------------------------------------------------------------------
+
+
+def parameters_reply(update: Update, task: TrainTask, **more: float) -> RecordDict:
+    """One client's reply for a stock strategy: its local parameters, and its numbers."""
+    numbers = {f"train_{name}": value for name, value in values(update.statistics).items()}
+    metrics = {NUM_EXAMPLES: int(update.num_examples), **numbers, **seen(update), **more}
+    local = add(task.parameters, update.delta)
+    return RecordDict({"arrays": array_record(local), "metrics": MetricRecord(metrics)})
+
+
+def seen(update: Update) -> dict[str, float]:
+    """What is looked at and never trained on: norm, base version and time of an update."""
+    return {
+        "update-norm": norm(update.delta),
+        "base-version": float(update.base_version),
+        "train-seconds": float(update.seconds),
+    }
+
+
+def sum_reply(total: Parameters, extra: Parameters, rows: Iterable[Mapping[str, float]], bytes_up: int) -> RecordDict:
+    """A unit's reply for our own strategy: sums, and one row of numbers a client, in client order."""
+    columns: dict[str, list[float]] = {}
+    for row in rows:
+        for name, value in row.items():
+            columns.setdefault(name, []).append(float(value))
+    metrics = MetricRecord({**columns, "bytes-up": bytes_up})
+    content = RecordDict({"sum": array_record(total), "clients": metrics})
+    if extra:
+        content["extra"] = array_record(extra)
+    return content
+
+
+def update_row(update: Update, weight: float) -> dict[str, float]:
+    """One client's numbers in a unit's reply."""
+    row = {"client": float(update.client), "weight": weight, NUM_EXAMPLES: float(update.num_examples), **seen(update)}
+    for name, statistic in update.statistics.items():
+        if isinstance(statistic, Mean):
+            row |= {f"{name}.total": statistic.total, f"{name}.weight": statistic.weight}
+    return row
+
+
+def report_reply(report: EvaluationReport) -> RecordDict:
+    """One client's evaluation."""
+    metrics = MetricRecord({NUM_EXAMPLES: int(report.num_examples), **values(report.statistics)})
+    return RecordDict({"metrics": metrics, "statistics": ConfigRecord(_encode(report.statistics))})
+
+
+def read_report(content: RecordDict, *, client: int, round: int) -> EvaluationReport:
+    """The inverse of ``report_reply``."""
+    metrics = content.metric_records["metrics"]
+    statistics = _decode(content.config_records["statistics"])
+    return EvaluationReport(
+        client=client, round=round, num_examples=int(_number(metrics[NUM_EXAMPLES])), statistics=statistics
+    )
+
+
+def error_of(failure: RefusedUpdate | ClientFailed) -> Error:
+    """A refusal or a failure as Flower's Error, its reason bounded."""
+    code = REFUSED if isinstance(failure, RefusedUpdate) else FAILED
+    return Error(code=code, reason=str(failure)[:MAX_REASON])
+
+
+def record_bytes(content: RecordDict) -> int:
+    """Bytes of the arrays in ``content``, as a real client would move them; nothing is encoded to find out."""
+    return sum(num_bytes(arrays_of(record)) for record in content.array_records.values())
+
+
+def _encode(statistics: Mapping[str, Statistic]) -> dict[str, list[float]]:
+    out: dict[str, list[float]] = {}
+    for name, statistic in statistics.items():
+        match statistic:
+            case Mean(total, weight):
+                out[f"mean:{name}"] = [float(total), float(weight)]
+            case Histogram(edges, counts):
+                out[f"histogram:{name}"] = [*map(float, edges), *map(float, counts)]
+            case Confusion(counts):
+                out[f"confusion:{name}"] = [float(v) for row in counts for v in row]
+    return out
+
+
+def _decode(record: Mapping[str, Any]) -> Statistics:
+    out: Statistics = {}
+    for key, numbers in record.items():
+        kind, _, name = key.partition(":")
+        if kind == "mean":
+            out[name] = Mean(*numbers)
+        elif kind == "histogram":
+            bins = len(numbers) // 2
+            out[name] = Histogram(tuple(numbers[: bins + 1]), tuple(int(v) for v in numbers[bins + 1 :]))
+        else:
+            side = int(len(numbers) ** 0.5)
+            whole = [int(v) for v in numbers]
+            out[name] = Confusion(tuple(tuple(whole[i * side : (i + 1) * side]) for i in range(side)))
+    return out
+
+
+def _number(value: Any) -> float:
+    return float(value[0] if isinstance(value, list) else value)
+
+
+# --- run config -------------------------------------------------------------------------------------------------
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, bool | int | float | str]:
+    """Nested settings as Flower's run config: dotted names, scalar values. What TOML lacks is written as JSON.
+
+    >>> flatten({"client": {"clip_norm": None, "batch_size": 10}, "hidden": [200, 200]})
+    {'client.clip_norm': 'null', 'client.batch_size': 10, 'hidden': '[200, 200]'}
+    """
+    flat: dict[str, bool | int | float | str] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{name}.")
+        elif isinstance(value, bool | int | float | str):
+            flat[prefix + name] = value
+        else:
+            flat[prefix + name] = json.dumps(value)
+    return flat
+
+
+def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of ``flatten``."""
+    nested: dict[str, Any] = {}
+    for dotted, value in flat.items():
+        *path, name = dotted.split(".")
+        place = nested
+        for part in path:
+            place = place.setdefault(part, {})
+        is_json = isinstance(value, str) and (value == "null" or value[:1] in ("[", "{"))
+        place[name] = json.loads(value) if is_json else value
+    return nested
