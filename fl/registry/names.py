@@ -99,9 +99,9 @@ def _hashed(folder: Path, prefix: str) -> Version:
 
 def _what_exists(folder: Path, wanted: str) -> str:
     """Words for what could have been named: the closest names first."""
-    known = run_ids(folder)
+    known = [run_id for run_id in run_ids(folder) if rounds(folder, run_id)]
     if not known:
         return f"nothing yet: no version is in {folder}"
-    close = get_close_matches(wanted, [*known, *ALIASES], n=3, cutoff=0.5)
+    close = get_close_matches(wanted, known if wanted in ALIASES else [*known, *ALIASES], n=3, cutoff=0.5)
     shown = close + [run for run in reversed(known) if run not in close][: 5 - len(close)]
     return f"RUN:ROUND, RUN:best, RUN:latest, champion, challenger or a hash; with RUN such as {', '.join(shown)}"

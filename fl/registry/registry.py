@@ -11,7 +11,7 @@ from fl.parameters import Array, Parameters
 from fl.registry import aliases, commits, difference, integrity, names, retention, runs, versions
 from fl.registry.difference import Difference
 from fl.registry.integrity import Problem
-from fl.registry.layout import run_ids
+from fl.registry.layout import rounds, run_ids
 from fl.registry.versions import Version
 
 
@@ -29,7 +29,7 @@ class Registry:
     @classmethod
     def existing(cls, folder: Path | str, *, key: str = "--registry") -> Registry:
         """The registry in ``folder``. Raises BadInput, with what to do about it, if no version is there."""
-        if not run_ids(Path(folder)):
+        if not any(rounds(Path(folder), run_id) for run_id in run_ids(Path(folder))):
             allowed = (
                 "a folder with versions in it; `fl simulate` makes one, under outputs/registry if not told otherwise"
             )
