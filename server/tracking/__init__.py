@@ -1,0 +1,68 @@
+"""Watching a run: observers of the round loop that write files, feed TensorBoard and show progress on the terminal.
+
+    files         metrics.jsonl and summary.json in the run's folder
+    tensorboard   event files in tensorboard/ of the run's folder
+    terminal      a live view, or plain lines where nobody is looking
+
+Observers are told after the fact and never change a result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import final
+
+from server.records import Observer, RoundRecord, RunRecord, RunSummary
+
+__all__ = ["fan_out", "observers"]
+
+
+def observers(
+    *, terminal: bool, tensorboard: bool, default_registry: Path | None = None, compared: Sequence[str] = ()
+) -> list[Observer]:
+    """The observers of a run, in the order in which they are to be told: the files first, since others may be lost.
+
+    terminal          standard error is a terminal: a live view; otherwise plain lines
+    tensorboard       write event files; costs about 0.5 s at the start of a run
+    default_registry  where `fl` looks without --registry; None: the commands shown at the end always name the registry
+    compared          config keys that the HParams tab shows first (those of the overrides, say); none: the usual ones
+    """
+    from server.tracking.files import FilesObserver
+    from server.tracking.terminal import TerminalObserver, standard_error
+
+    chosen: list[Observer] = [FilesObserver()]
+    if tensorboard:
+        from server.tracking.tensorboard import TensorBoardObserver
+
+        chosen.append(TensorBoardObserver(compared=compared))
+    console = standard_error(live=terminal)
+    chosen.append(TerminalObserver(console, live=terminal, default_registry=default_registry))
+    return chosen
+
+
+def fan_out(told: Sequence[Observer]) -> Observer:
+    """One observer that passes everything on to each of ``told``, in their order; what one raises, it raises."""
+    return _FanOut(tuple(told))
+
+
+@final
+class _FanOut:
+    def __init__(self, told: tuple[Observer, ...]) -> None:
+        self._told = told
+
+    def on_start(self, run: RunRecord) -> None:
+        for observer in self._told:
+            observer.on_start(run)
+
+    def on_phase(self, round: int, phase: str, done: int, of: int) -> None:
+        for observer in self._told:
+            observer.on_phase(round, phase, done, of)
+
+    def on_round(self, record: RoundRecord) -> None:
+        for observer in self._told:
+            observer.on_round(record)
+
+    def on_end(self, summary: RunSummary) -> None:
+        for observer in self._told:
+            observer.on_end(summary)

@@ -1,0 +1,73 @@
+"""One TensorBoard event file that survives crashes: read what is whole, drop what is to be done again, append.
+
+A run has a single event file with a fixed name, whatever number of times it is resumed: the file is replaced in one
+step, so that no reader ever finds a round twice. Framing and checksums are TensorBoard's own.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from tensorboard.compat.proto.event_pb2 import Event, SourceMetadata
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.tensorflow_stub import errors
+from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import PyRecordReader_New
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+from fl import files
+
+EVENT_FILE = "events.out.tfevents.meadow"
+
+
+def read_events(path: Path) -> Iterator[Event]:
+    """The events of a file in their order, up to its end or to the first record that is torn or fails its checksum."""
+    if not path.exists():
+        return
+    reader = PyRecordReader_New(str(path))
+    try:
+        while True:
+            reader.GetNext()
+            yield Event.FromString(reader.record())
+    except (errors.OutOfRangeError, errors.DataLossError):
+        return
+    finally:
+        reader.file_handle.close()
+
+
+def begin(folder: Path, *, keep: Callable[[Event], bool]) -> Path:
+    """The event file of ``folder``, with those events of earlier tries that are to be kept and nothing else."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / EVENT_FILE
+    first = Event(wall_time=time.time(), file_version="brain.Event:2", source_metadata=SourceMetadata(writer="meadow"))
+    kept = [event for event in read_events(path) if keep(event)]
+    # Made whole outside the folder: TensorBoard reads every file in it whose name holds "tfevents".
+    beside = folder.with_name(f"{folder.name}.rewritten")
+    files.write_bytes(beside, _records([first, *kept]))
+    beside.replace(path)
+    files.sync_folder(folder)
+    return path
+
+
+def append(path: Path, values: Iterable[Summary.Value], *, step: int) -> None:
+    """Add one event and hand it to the operating system: it outlives this process, though not a power cut."""
+    event = Event(wall_time=time.time(), step=step, summary=Summary(value=values))
+    with path.open("ab") as file:
+        file.write(_records([event]))
+
+
+def sync(path: Path) -> None:
+    """Make what was appended durable."""
+    with path.open("ab") as file:
+        os.fsync(file.fileno())
+
+
+def _records(events: Iterable[Event]) -> bytes:
+    out = io.BytesIO()
+    writer = RecordWriter(out)
+    for event in events:
+        writer.write(event.SerializeToString())
+    return out.getvalue()

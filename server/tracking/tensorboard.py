@@ -1,0 +1,177 @@
+"""A run as TensorBoard shows it. One event a round, written before the next round starts.
+
+Scalars   global/<metric>, clients/<metric>/{min,p10,median,p90,max}, train/<metric>, personal/<name>,
+          clients/<count>, bytes/{down,up}, seconds/<phase>
+Histograms   clients/update_norm
+Images    global/confusion, data/partition
+Text      config
+HParams   the config's plain values against the final metrics
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any, final
+
+import yaml
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.plugins.custom_scalar.metadata import CONFIG_SUMMARY_TAG
+from tensorboard.plugins.hparams import metadata as hparams_metadata
+
+from server.pictures import confusion_picture
+from server.records import RoundRecord, RunRecord, RunSummary
+from server.tracking import events, summaries
+from server.tracking.files import EXPECTED
+from server.tracking.summaries import Hyperparameter, Value
+
+FOLDER = "tensorboard"
+PARTITION_TAG = "data/partition"
+CONFIG_TAG = "config"
+RUN_TAGS = frozenset(
+    {
+        PARTITION_TAG,
+        CONFIG_TAG,
+        CONFIG_SUMMARY_TAG,
+        hparams_metadata.EXPERIMENT_TAG,
+        hparams_metadata.SESSION_START_INFO_TAG,
+        hparams_metadata.SESSION_END_INFO_TAG,
+    }
+)
+"""What belongs to the run and not to a round: written anew by every try, at step 0."""
+
+NOT_HYPERPARAMETERS = frozenset({"hydra", "run_id", "run_dir", "registry_dir"})
+
+USUALLY_COMPARED = ("algorithm", "client.learning_rate", "partition", "seed", "strategy")
+
+DESCRIPTIONS = {
+    "global": "The global model on the server's held-out test set.",
+    "train": "Mean over the cohort's clients while they trained, weighted by their examples.",
+    "personal": "Personal models against the global model, each on its client's own test part.",
+    "bytes": "What real clients of the cohort would have moved in this round.",
+    "seconds": "Wall time of this phase of the round.",
+}
+
+CHARTS = {
+    "Global model": {"loss": ["^global/loss$", "^train/loss$"], "accuracy": ["^global/accuracy$"]},
+    "Over clients": {
+        name: [f"^clients/{name}/{point}$" for point in ("max", "p90", "median", "p10", "min")]
+        for name in ("accuracy", "loss")
+    },
+    "Round": {
+        "clients": ["^clients/(asked|answered|failed|refused|late)$"],
+        "seconds": ["^seconds/"],
+        "bytes": ["^bytes/"],
+    },
+}
+
+SUCCEEDED = {"finished": True, "stopped early": True, "stopped by faults": False, "interrupted": None}
+
+
+@final
+class TensorBoardObserver:
+    """Writes tensorboard/ in the run's folder. A resumed run leaves each step exactly once in it."""
+
+    def __init__(self, *, compared: Sequence[str] = ()) -> None:
+        """``compared`` are the config keys in which this run differs from others; none: the usual ones."""
+        self._compared = compared or USUALLY_COMPARED
+        self._run: RunRecord | None = None
+        self._path: Path | None = None
+        self._described: set[str] = set()
+
+    def on_start(self, run: RunRecord) -> None:
+        def of_an_earlier_round(event: Event) -> bool:
+            values = event.summary.value
+            return bool(values) and event.step < run.first_round and values[0].tag not in RUN_TAGS
+
+        self._run = run
+        self._path = events.begin(run.run_dir / FOLDER, keep=of_an_earlier_round)
+        for value in run_values(run, compared=self._compared):
+            events.append(self._path, [value], step=0)
+
+    def on_phase(self, round: int, phase: str, done: int, of: int) -> None:
+        """Nothing is written within a round."""
+
+    def on_round(self, record: RoundRecord) -> None:
+        assert self._run and self._path, "on_start comes first"
+        values = list(round_values(record, class_names=self._run.signature.class_names))
+        for value in values:
+            self._describe(value)
+        events.append(self._path, values, step=record.round)
+
+    def on_end(self, summary: RunSummary) -> None:
+        assert self._path, "on_start comes first"
+        events.append(self._path, [summaries.session_end(succeeded=SUCCEEDED.get(summary.status))], step=0)
+        events.sync(self._path)
+
+    def _describe(self, value: Value) -> None:
+        """TensorBoard takes the description of a tag from its first value alone."""
+        if value.tag not in self._described:
+            self._described.add(value.tag)
+            value.metadata.summary_description = DESCRIPTIONS.get(value.tag.partition("/")[0], "")
+
+
+def run_values(run: RunRecord, *, compared: Sequence[str]) -> Iterator[Value]:
+    """What is known of a run before its first round."""
+    chosen = hyperparameters(run.config) | {"engine": run.engine}
+    metrics = {f"global/{name}": f"final {name}" for name in sorted(EXPECTED[run.signature.task])}
+    yield summaries.experiment(chosen, first=compared, metrics=metrics)
+    yield summaries.session_start(chosen, group=run.run_id)
+    yield summaries.layout(CHARTS)
+    yield summaries.text(CONFIG_TAG, f"```yaml\n{yaml.safe_dump(_plain(run.config), sort_keys=False)}```\n")
+    if run.partition_picture is not None:
+        description = "Examples of each class on each client."
+        yield summaries.picture(PARTITION_TAG, run.partition_picture.read_bytes(), description=description)
+
+
+def round_values(record: RoundRecord, *, class_names: Sequence[str]) -> Iterator[Value]:
+    """What a round adds, always in the same order."""
+    groups: Mapping[str, Mapping[str, float]] = {
+        "global": record.metrics,
+        "train": record.train_metrics,
+        **{f"clients/{metric}": points for metric, points in record.client_metrics.items()},
+        "personal": record.personal,
+        "clients": record.clients,
+        "bytes": record.bytes,
+        "seconds": record.seconds,
+    }
+    for group, numbers in groups.items():
+        for name, number in numbers.items():
+            yield summaries.scalar(f"{group}/{name}", number)
+    norms = [norm for norm in record.update_norms if math.isfinite(norm)]
+    if norms:
+        yield summaries.histogram("clients/update_norm", norms)
+    if record.confusion is not None:
+        accuracy = record.metrics.get("accuracy")
+        title = f"Round {record.round}" + ("" if accuracy is None else f": accuracy {accuracy:.2%}")
+        png = confusion_picture(record.confusion, class_names=class_names, title=title)
+        yield summaries.picture("global/confusion", png)
+
+
+def hyperparameters(config: Mapping[str, Any]) -> dict[str, Hyperparameter]:
+    """The plain values of a nested config by dotted name; a group's own ``name`` stands for the group.
+
+    >>> hyperparameters({"seed": 1, "algorithm": {"name": "fedprox", "mu": 0.1}, "run_dir": "outputs/1"})
+    {'seed': 1, 'algorithm': 'fedprox', 'algorithm.mu': 0.1}
+    """
+    found: dict[str, Hyperparameter] = {}
+
+    def walk(values: Mapping[str, Any], prefix: str) -> None:
+        for key, value in values.items():
+            if isinstance(value, Mapping):
+                walk(value, f"{prefix}{key}.")
+            elif isinstance(value, bool | int | float | str):
+                found[prefix.rstrip(".") if prefix and key == "name" else f"{prefix}{key}"] = value
+
+    walk({key: value for key, value in config.items() if key not in NOT_HYPERPARAMETERS}, "")
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """``value`` as YAML's safe writer takes it."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return str(value) if isinstance(value, PurePath) else value
