@@ -51,7 +51,8 @@ class CausalSelfAttention(nn.Module):
 
     def _split(self, x: Tensor) -> Tensor:
         """(N, T, width) -> (N, heads, T, width / heads)."""
-        return x.unflatten(-1, (self.heads, -1)).transpose(-2, -3)
+        heads: Tensor = x.unflatten(-1, (self.heads, -1)).transpose(-2, -3)
+        return heads
 
 
 class Residual(nn.Module):

@@ -1,0 +1,181 @@
+"""Export: write a model in several formats, and call a file done only after its own reader agrees with the model."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fl.errors import BadInput, MissingExtra
+from fl.files import sha256_file, sync_folder, writable_folder, write_json
+from fl.models.arrays import load_parameters, to_inputs
+from fl.models.evaluate import outputs_of
+from fl.packaging import onnx, pt2, safetensors
+from fl.packaging.predict import Predict
+from fl.parameters import Array
+from fl.signature import Signature
+
+KEY = "--format"
+
+
+class Write(Protocol):
+    """Store a module that is in evaluation mode and may be altered; ``example`` is a batch of two, not private."""
+
+    def __call__(self, module: nn.Module, example: Tensor, path: Path, *, metadata: Mapping[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Format:
+    """One export format: a pair of functions and what is asked of them.
+
+    suffix      of the file
+    write, read a reader also gets the module, for formats that hold no computation
+    tolerance   largest difference allowed to the model in float32, relative to the largest output (at least 1)
+    packages    that must be there, from the extra "export"
+    """
+
+    suffix: str
+    write: Write
+    read: Callable[[Path, nn.Module], Predict]
+    tolerance: float
+    packages: tuple[str, ...] = ()
+
+
+FORMATS: dict[str, Format] = {
+    "safetensors": Format("safetensors", safetensors.write, safetensors.read, tolerance=0.0),
+    "pt2": Format("pt2", pt2.write, lambda path, _: pt2.read(path), tolerance=1e-6),
+    "onnx": Format(
+        "onnx",
+        onnx.write,
+        lambda path, _: onnx.read(path),
+        tolerance=1e-5,  # other kernels, other orders of summation
+        packages=("onnx", "onnxscript", "onnxruntime"),
+    ),
+}
+"""By the name that the user writes after --format."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file that was proved: ``largest_difference`` of any output, over so many ``examples``, to the model's own."""
+
+    format: str
+    path: Path
+    bytes: int
+    largest_difference: float
+    tolerance: float
+    examples: int
+
+
+def export(
+    module: nn.Module,
+    *,
+    signature: Signature,
+    parameters: Mapping[str, Array],
+    examples: Array,
+    formats: Sequence[str],
+    output: Path,
+    name: str,
+    manifest: Mapping[str, Any],
+) -> list[Exported]:
+    """Write ``output/name.<suffix>`` for each of ``formats``, and beside it ``<file>.json`` with the proof.
+
+    module      as built for the signature; a copy of it is filled with ``parameters``
+    examples    real ones as stored, (N, ...); they are compared one alone and all together, and are not exported
+    manifest    what names the version, JSON values only; goes into every file, so pass only what may be public
+
+    A file takes what the model takes: inputs in input_dtype, already multiplied by input_scale. The signature inside
+    the file (metadata ``meadow``) says so. Raises BadInput or MissingExtra before anything is written if a format is
+    unknown, its packages are missing or the folder cannot be written; and BadInput if a model cannot be expressed in a
+    format or a file disagrees with it. That file is removed; those already done stay.
+    """
+    wanted = [(name_of_format, _format(name_of_format)) for name_of_format in dict.fromkeys(formats)]
+    if not wanted or not len(examples):
+        got = "no format" if not wanted else "no examples to compare with"
+        raise BadInput(key=KEY, got=got, allowed=f"at least one of {', '.join(FORMATS)}, and at least one example")
+    writable_folder(output, key="--output")
+    model = copy.deepcopy(module).eval().requires_grad_(False)
+    load_parameters(model, parameters)
+    inputs = to_inputs(examples, signature)
+    metadata = {"signature": signature.to_dict(), "manifest": dict(manifest)}
+    batches = [inputs[:1], inputs]
+    answers = [outputs_of(model, [batch]) for batch in batches]
+    if not all(np.isfinite(answer).all() for answer in answers):
+        raise BadInput(key=KEY, got="a model whose outputs are not finite", allowed="a model that can be compared")
+
+    done: list[Exported] = []
+    for key, kind in wanted:
+        path = output / f"{name}.{kind.suffix}"
+        with _replacing(path) as draft:
+            _write(key, kind, model, signature, draft, metadata)
+            difference = _largest_difference(kind.read(draft, model), batches, answers)
+            tolerance = _tolerance(kind, answers)
+            if not difference <= tolerance:
+                got = f"{key}, whose largest difference to the model is {difference:.3g}"
+                raise BadInput(key=KEY, got=got, allowed=f"at most {tolerance:.3g}; or another format")
+        exported = Exported(key, path, path.stat().st_size, difference, tolerance, len(examples))
+        proof = asdict(exported) | {"path": path.name, "sha256": sha256_file(path), **metadata}
+        write_json(path.with_name(f"{path.name}.json"), proof)
+        done.append(exported)
+    return done
+
+
+def _format(key: str) -> Format:
+    if key not in FORMATS:
+        raise BadInput(key=KEY, got=key, allowed=", ".join(FORMATS))
+    for package in FORMATS[key].packages:
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtra(key=f"{KEY} {key}", package=package, extra="export")
+    return FORMATS[key]
+
+
+def _write(
+    key: str, kind: Format, model: nn.Module, signature: Signature, path: Path, metadata: Mapping[str, Any]
+) -> None:
+    # Zeros, because formats that trace keep the example; two, because tracing takes a single one for a constant.
+    example = torch.zeros((2, *signature.input_shape), dtype=getattr(torch, signature.input_dtype))
+    try:
+        kind.write(copy.deepcopy(model), example, path, metadata=metadata)
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        got = f"{key}, which cannot express this model ({type(error).__name__}: {reason})"
+        raise BadInput(key=KEY, got=got, allowed="a format that can; safetensors takes any model") from error
+
+
+def _largest_difference(predict: Predict, batches: Sequence[Tensor], answers: Sequence[Array]) -> float:
+    """Over a batch of one and a batch of many; NaN or infinite where the reader's shape or numbers are no answer."""
+    largest = 0.0
+    for batch, answer in zip(batches, answers, strict=True):
+        outputs = predict(batch.numpy())
+        if outputs.shape != answer.shape:
+            return float("inf")
+        largest = float(np.maximum(largest, np.abs(outputs - answer, dtype=np.float64).max()))  # maximum keeps a NaN
+    return largest
+
+
+def _tolerance(kind: Format, answers: Sequence[Array]) -> float:
+    """The format's tolerance in the unit of the outputs, and in proportion for a dtype other than float32."""
+    size = max(1.0, *(float(np.abs(answer).max()) for answer in answers))
+    return kind.tolerance * size * float(np.finfo(answers[0].dtype).eps / np.finfo(np.float32).eps)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A draft of the same name in a folder beside; becomes ``path`` at the end, and goes with its folder on an error."""
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export.") as folder:
+        draft = Path(folder) / path.name  # the same name, because a pt2 archive has it inside
+        yield draft
+        with draft.open("rb") as file:
+            os.fsync(file.fileno())
+        draft.replace(path)
+    sync_folder(path.parent)
