@@ -124,23 +124,8 @@ def install(extras: list[str], *, fresh: bool) -> None:
         run_logged([python, "-m", "venv", str(VENV)], what="creating .venv")
     else:
         say("Updating .venv ...")
-        READY.unlink()
-    run_logged(
-        [
-            *(
-                str(VENV_PYTHON),
-                "-m",
-                "pip",
-                "install",
-                "--disable-pip-version-check",
-                "--no-input",
-                "--progress-bar",
-                "off",
-            ),
-            *("--constraint", "constraints.txt", "--editable", f".[{','.join(extras)}]"),
-        ],
-        what="installing",
-    )
+    pip = [str(VENV_PYTHON), "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar=off"]
+    run_logged([*pip, "--constraint", "constraints.txt", "--editable", f".[{','.join(extras)}]"], what="installing")
     LOG.unlink()
     draft = READY.with_suffix(".tmp")
     draft.write_text(json.dumps({"key": content_key(), "extras": extras, "entries": entries()}))
