@@ -40,7 +40,7 @@ def build_model(*, target: str, arguments: Mapping[str, Any], signature: Signatu
         except Exception as error:
             raise _raised(target, error) from error
         if not isinstance(module, nn.Module):
-            got = f"{target}, which gave a {type(module).__name__}"
+            got = f"{target}, which gave {type(module).__name__}"
             raise BadInput(key="model._target_", got=got, allowed="a function or class that gives a torch.nn.Module")
         if signature.input_dtype == "float64":
             module = module.double()
@@ -64,7 +64,7 @@ def check_fits(module: nn.Module, signature: Signature, *, name: str) -> None:
     shapes = _OUTPUT_SHAPES[signature.task](signature)
     allowed = " or ".join(f"(N, {_text(shape)})" if shape else "(N,)" for shape in shapes)
     if not isinstance(outputs, Tensor) or not outputs.is_floating_point():
-        what = str(outputs.dtype) if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"
+        what = str(outputs.dtype) if isinstance(outputs, Tensor) else type(outputs).__name__
         raise BadInput(key="model", got=f"{name}, which gave {what}", allowed=f"one floating-point tensor {allowed}")
     if tuple(outputs.shape) not in [(PROBE_EXAMPLES, *shape) for shape in shapes]:
         got = f"{name} with outputs of shape (N, {_text(outputs.shape[1:])})"

@@ -62,7 +62,7 @@ def _member(module: ModuleType, names: list[str], target: str) -> Callable[..., 
             raise BadInput(key=KEY, got=target, allowed=f"{ALLOWED} ({found.__name__} has no {name})")
         found = getattr(found, name)
     if not callable(found):
-        raise BadInput(key=KEY, got=target, allowed=f"{ALLOWED} (this is a {type(found).__name__})")
+        raise BadInput(key=KEY, got=target, allowed=f"{ALLOWED} (it is of type {type(found).__name__})")
     return found  # type: ignore[no-any-return]
 
 

@@ -171,7 +171,7 @@ def _tolerance(kind: Format, answers: Sequence[Array]) -> float:
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    """A draft of the same name in a folder beside; becomes ``path`` at the end, and goes with its folder on an error."""
+    """A draft of the same name in a folder beside; becomes ``path`` at the end, or is gone after an error."""
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export.") as folder:
         draft = Path(folder) / path.name  # the same name, because a pt2 archive has it inside
         yield draft
