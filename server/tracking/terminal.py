@@ -1,7 +1,7 @@
 """A run on the terminal: a live view of it, or plain lines where nobody is looking. All of it on standard error.
 
-Drawing costs a few milliseconds, a round may take three. So the live view is drawn at most four times a second, and
-never before a hundred times as long has passed as the last drawing took: progress costs less than one per cent.
+Drawing costs a few milliseconds, a round may take three. So what drawing took is kept below a fixed share of the time
+that has passed: progress costs less than one per cent.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from server.tracking import layout
 
 LATEST_ROUNDS = 8
 SECONDS_BETWEEN_DRAWINGS = 0.25
-DRAWING_SHARE = 0.01
+DRAWING_SHARE = 0.004
 SECONDS_BETWEEN_LINES = 2.0
 ROUNDS_FOR_ESTIMATE = 20
 
@@ -57,10 +57,14 @@ class TerminalObserver:
         self._latest: deque[RoundRecord] = deque(maxlen=LATEST_ROUNDS)
         self._ends: deque[float] = deque(maxlen=ROUNDS_FOR_ESTIMATE + 1)
         self._phase: layout.Phase | None = None
-        self._not_before = 0.0
+        self._began = 0.0
+        self._drawing_seconds = 0.0
+        self._affordable_from = 0.0
+        self._phase_not_before = 0.0
+        self._line_not_before = 0.0
 
     def on_start(self, run: RunRecord) -> None:
-        self._run = run
+        self._run, self._began = run, self._clock()
         if not self._wants_live:
             self._console.print(layout.heading(run))
             return
@@ -73,17 +77,20 @@ class TerminalObserver:
         atexit.register(self._live.stop)
 
     def on_phase(self, round: int, phase: str, done: int, of: int) -> None:
-        self._phase = layout.Phase(round=round, name=phase, done=done, of=of)
-        self._draw()
+        if self._live is not None and (now := self._clock()) >= self._phase_not_before:
+            self._phase = layout.Phase(round=round, name=phase, done=done, of=of)
+            self._draw(self._live, now)
 
     def on_round(self, record: RoundRecord) -> None:
         assert self._run, "on_start comes first"
         self._latest.append(record)
-        self._ends.append(self._clock())
+        self._ends.append(now := self._clock())
         if self._live is not None:
-            self._draw()
-        elif record.metrics or record.round == self._run.num_rounds or self._clock() >= self._not_before:
-            self._not_before = self._clock() + SECONDS_BETWEEN_LINES
+            self._phase = None
+            if now >= self._affordable_from:
+                self._draw(self._live, now)
+        elif record.metrics or record.round == self._run.num_rounds or now >= self._line_not_before:
+            self._line_not_before = now + SECONDS_BETWEEN_LINES
             self._console.print(layout.line(record, self._run, left=self._seconds_left()))
 
     def on_end(self, summary: RunSummary) -> None:
@@ -98,13 +105,11 @@ class TerminalObserver:
             # Never broken nor boxed, so that it can be copied.
             self._console.print(Text("  " + command, style="cyan"), soft_wrap=True)
 
-    def _draw(self) -> None:
-        began = self._clock()
-        if self._live is None or began < self._not_before:
-            return
-        self._live.update(self._view(), refresh=True)
-        took = self._clock() - began
-        self._not_before = began + max(SECONDS_BETWEEN_DRAWINGS, took / DRAWING_SHARE)
+    def _draw(self, live: Live, now: float) -> None:
+        live.update(self._view(), refresh=True)
+        self._drawing_seconds += self._clock() - now
+        self._affordable_from = self._began + self._drawing_seconds / DRAWING_SHARE
+        self._phase_not_before = max(self._affordable_from, now + SECONDS_BETWEEN_DRAWINGS)
 
     def _view(self, *, ended: bool = False) -> Group:
         assert self._run, "on_start comes first"
