@@ -132,8 +132,7 @@ def rollback(
     """Let an alias name again the version that it named before."""
     store = _open(registry)
     found = store.rollback(alias, reason=reason, by=_user())
-    left = store.version(store.alias_moves(alias)[-1]["from"])
-    _moved(alias, found, left, as_json)
+    _moved(alias, found, store.alias_moves(alias)[-1]["from"], as_json)
 
 
 @app.command()
@@ -225,14 +224,13 @@ def _chain(lineage: Sequence[Version]) -> str:
     return " <- ".join(names if len(names) <= 6 else [*names[:3], f"({len(names) - 5} more)", *names[-2:]])
 
 
-def _moved(alias: str, version: Version, before: Version | None, as_json: bool) -> None:
+def _moved(alias: str, version: Version, before: str | None, as_json: bool) -> None:
     if as_json:
-        previous = before.name if before else None
-        _print_json({"alias": alias, "name": version.name, "hash": version.hash, "previous": previous})
-    elif before is not None and before.hash == version.hash:
+        _print_json({"alias": alias, "name": version.name, "hash": version.hash, "previous": before})
+    elif before == version.name:
         _print(f"{alias} is {version.name} already")
     else:
-        _print(f"{alias} is now {version.name}, {'was ' + before.name if before else 'the first one'}")
+        _print(f"{alias} is now {version.name}, {'was ' + before if before else 'the first one'}")
 
 
 def _difference_tables(found: Difference) -> list[RenderableType]:
@@ -267,7 +265,7 @@ def _dotted(manifest: Mapping[str, Any], section: str) -> list[tuple[str, Any]]:
 def _text(value: Any) -> str:
     if value is None:
         return "-"
-    return f"{value:.4f}" if isinstance(value, float) and 1e-3 <= abs(value) < 1e5 else str(value)
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _table(

@@ -59,8 +59,8 @@ def alias_version(folder: Path, alias: str) -> Version | None:
     return _standing(folder, alias, *known[-1]) if known else None
 
 
-def promote(folder: Path, version: Version, alias: str, *, reason: str, by: str) -> Version | None:
-    """Let ``alias`` name ``version``; returns what it named before. See ``Registry.promote``."""
+def promote(folder: Path, version: Version, alias: str, *, reason: str, by: str) -> str | None:
+    """Let ``alias`` name ``version``; returns the name of what it named before. See ``Registry.promote``."""
     check_alias(alias)
     with locked(folder):
         return _promote(folder, version, alias, reason=reason, by=by)
@@ -90,13 +90,14 @@ def rollback(folder: Path, alias: str, *, reason: str, by: str) -> Version:
         return previous
 
 
-def _promote(folder: Path, version: Version, alias: str, *, reason: str, by: str) -> Version | None:
+def _promote(folder: Path, version: Version, alias: str, *, reason: str, by: str) -> str | None:
     check_kept(folder, version)
     known = stack(folder, alias)
-    if known and known[-1][1] == version.hash:
-        return version
-    _record(folder, alias, "promote", known[-1][0] if known else None, version, reason=reason, by=by)
-    return _standing(folder, alias, *known[-1]) if known else None
+    # What it named is not opened: a damaged champion must be replaceable.
+    before, digest = known[-1] if known else (None, None)
+    if digest != version.hash:
+        _record(folder, alias, "promote", before, version, reason=reason, by=by)
+    return before
 
 
 def _record(

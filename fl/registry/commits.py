@@ -16,9 +16,9 @@ import numpy as np
 from fl.errors import BadInput
 from fl.files import sync_folder, write_bytes
 from fl.parameters import Parameters, num_bytes, num_values
-from fl.registry.aliases import current
+from fl.registry.aliases import stack
 from fl.registry.blobs import write_blob
-from fl.registry.layout import check_run_id, locked, make_folder, manifest_path, now, rounds
+from fl.registry.layout import ALIASES, check_run_id, locked, make_folder, manifest_path, now, rounds
 from fl.registry.log import Entry, append, live_entries
 from fl.registry.names import resolve
 from fl.registry.provenance import code_state
@@ -40,9 +40,9 @@ _DEFAULTS: dict[str, Any] = {
 
 def commit(folder: Path, parameters: Parameters, fields: Mapping[str, Any], *, replace: bool) -> Version:
     """Make ``parameters`` the version of ``fields["round"]`` of ``fields["run_id"]``; see ``Registry.commit``."""
-    parent = _parent(folder, fields)
-    manifest = _manifest(parameters, {k: v for k, v in fields.items() if k != "parent"}, parent)
-    run_id, round = manifest["run_id"], manifest["round"]
+    run_id, round = _identity(fields)
+    parent = _parent(folder, fields, run_id, round)
+    manifest = _manifest(parameters, fields, run_id, round, parent)
     path = manifest_path(folder, run_id, round)
     with locked(folder):
         manifest["model_sha256"] = write_blob(folder, parameters)
@@ -76,49 +76,58 @@ def drop_after(folder: Path, run_id: str, round: int) -> list[Version]:
 
 def _drop(folder: Path, versions: Sequence[Version]) -> None:
     """Take manifests away, newest first, so that a crash leaves a shorter run; BadInput if one is in use elsewhere."""
-    leaving = {v.hash: v for v in versions}
-    for alias, version in current(folder).items():
-        if version.hash in leaving:
-            raise _in_use(version, f"an alias other than {alias}, which is {version.name}")
+    users = {digest: alias for alias in ALIASES for _, digest in stack(folder, alias)}
+    leaving = {v.hash for v in versions}
     for (run_id, round), entry in live_entries(folder).items():
-        if entry.parent in leaving and entry.hash not in leaving:
-            raise _in_use(leaving[entry.parent], f"a version that nothing came from; {run_id}:{round} did")
+        if entry.parent is not None and entry.hash not in leaving:
+            users[entry.parent] = f"{run_id}:{round}"
+    for version in versions:
+        if version.hash in users:
+            got = f"{version.name}, to be removed although {users[version.hash]} depends on it"
+            raise BadInput(key="version", got=got, allowed="one that no alias names or did, and no version came from")
     for version in versions:
         version.path.unlink()
         sync_folder(version.path.parent)
         append(folder, version.run_id, "drop", _entry(version))
 
 
-def _in_use(version: Version, allowed: str) -> BadInput:
-    return BadInput(key="version", got=f"{version.name}, to be removed", allowed=allowed)
-
-
 def _entry(version: Version) -> Entry:
     return Entry(version.round, version.hash, version.model_sha256, version.manifest["parent"])
 
 
-def _parent(folder: Path, fields: Mapping[str, Any]) -> Version | None:
+def _identity(fields: Mapping[str, Any]) -> tuple[str, int]:
+    """Run and round of a version to be made; BadInput if they cannot be."""
+    run_id, round = fields.get("run_id"), fields.get("round")
+    if not isinstance(round, (int, np.integer)) or not 0 <= round < 10**6:
+        raise BadInput(key="round", got=round, allowed="an integer from 0 to 999999")
+    return check_run_id(run_id if isinstance(run_id, str) else ""), int(round)
+
+
+def _parent(folder: Path, fields: Mapping[str, Any], run_id: str, round: int) -> Version | None:
     """The version a new one comes from: the given one, or the newest earlier one of the same run."""
     if "parent" not in fields:
-        run_id, round = str(fields.get("run_id")), fields.get("round", 0)
         earlier = [r for r in rounds(folder, run_id) if r < round]
         return read_version(folder, run_id, earlier[-1]) if earlier else None
     parent = fields["parent"]
-    return parent if parent is None or isinstance(parent, Version) else resolve(folder, str(parent))
+    if parent is None:
+        return None
+    version = parent if isinstance(parent, Version) else resolve(folder, str(parent))
+    if not manifest_path(folder, version.run_id, version.round).is_file():
+        raise BadInput(key="parent", got=version.name, allowed=f"a version of the registry {folder}")
+    return version
 
 
-def _manifest(parameters: Parameters, fields: Mapping[str, Any], parent: Version | None) -> dict[str, Any]:
-    """The complete manifest but for the parameters' hash; BadInput if a field cannot be one."""
-    given = _plain(fields, "manifest")
-    check_run_id(str(given.get("run_id")))
-    if not isinstance(given.get("round"), int) or not 0 <= given["round"] < 10**6:
-        raise BadInput(key="round", got=given.get("round"), allowed="an integer from 0 to 999999")
+def _manifest(
+    parameters: Parameters, fields: Mapping[str, Any], run_id: str, round: int, parent: Version | None
+) -> dict[str, Any]:
+    """The complete manifest but for the parameters' hash; BadInput if a field cannot be in one."""
+    given = _plain({k: v for k, v in fields.items() if k != "parent"}, "manifest")
     manifest = {
         **_DEFAULTS,
         "code": code_state(),
         **given,
         "schema": SCHEMA,
-        "name": f"{given['run_id']}:{given['round']}",
+        "name": f"{run_id}:{round}",
         "parent": parent.hash if parent else None,
         "parent_name": parent.name if parent else None,
         "created": now(),

@@ -28,13 +28,14 @@ def resolve(folder: Path, name: str) -> Version:
     if name in ALIASES:
         return _alias(folder, name)
     split = _SUFFIX.fullmatch(name)
-    base, which = (split["run"], split["which"]) if split else (name, "latest")
-    run_id = _run_id(folder, base)
-    if run_id is not None:
-        return _of_run(folder, run_id, which, name)
-    if split is None and _HASH.fullmatch(name):
+    readings = [(name, "latest"), *([(split["run"], split["which"])] if split else [])]
+    for base, which in readings:  # the whole first: a folder's name may end in a colon and a number
+        run_id = _run_id(folder, base)
+        if run_id is not None:
+            return _of_run(folder, run_id, which, name)
+    if _HASH.fullmatch(name):
         return _hashed(folder, name.lower())
-    raise BadInput(key="version", got=name, allowed=_what_exists(folder, base))
+    raise BadInput(key="version", got=name, allowed=_what_exists(folder, readings[-1][0]))
 
 
 def _alias(folder: Path, alias: str) -> Version:

@@ -123,12 +123,11 @@ class Registry:
         """Every move of an alias, oldest first: action, from, to, hash, when, by, reason."""
         return aliases.moves(self.folder, alias)
 
-    def promote(
-        self, version: str | Version, alias: str = "champion", *, reason: str = "", by: str = ""
-    ) -> Version | None:
-        """Let ``alias`` name ``version``; returns what it named before. Nothing is recorded if it does so already.
+    def promote(self, version: str | Version, alias: str = "champion", *, reason: str = "", by: str = "") -> str | None:
+        """Let ``alias`` name ``version``; returns the name of what it named before.
 
-        BadInput if there is no such alias, or if the version's parameters were pruned.
+        Nothing is recorded if it names that already. Raises BadInput if there is no such alias, or if the version's
+        parameters were pruned.
         """
         return aliases.promote(self.folder, self.version(version), alias, reason=reason, by=by)
 
