@@ -1,0 +1,94 @@
+"""The server's own part of the data: a small public part, the held-out test set, and facts about the partition.
+
+    centre.json                     signature, name, fingerprint, number of clients, facts
+    public_x.npy public_y.npy       public examples, from which version 0 is trained; in no partition
+    test_x.npy test_y.npy           the server's test set; in no partition
+    partition.png                   the picture
+
+The server imports this module. It imports nothing that can open a partition store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fl.data.dataset import Examples
+from fl.errors import BadInput, CorruptFile
+from fl.files import read_json, write_json
+from fl.signature import Signature
+
+PICTURE = "partition.png"
+
+
+@dataclass(frozen=True)
+class Centre:
+    """What the server knows. ``facts`` is what ``fl data show`` prints: merged counts, never a client's own."""
+
+    folder: Path
+    name: str
+    signature: Signature
+    fingerprint: str
+    num_clients: int
+    public: Examples
+    test: Examples
+    facts: Mapping[str, Any]
+
+    @property
+    def picture(self) -> Path | None:
+        """The picture of the partition, if there is one."""
+        path = self.folder / PICTURE
+        return path if path.is_file() else None
+
+
+def write_centre(
+    folder: Path,
+    *,
+    public: Examples,
+    test: Examples,
+    signature: Signature,
+    name: str,
+    fingerprint: str,
+    num_clients: int,
+    facts: Mapping[str, Any],
+) -> None:
+    """Write the server's part; ``centre.json`` last, so that a folder that has it is whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "centre.json").unlink(missing_ok=True)
+    for part, examples in (("public", public), ("test", test)):
+        np.save(folder / f"{part}_x.npy", np.ascontiguousarray(examples.x), allow_pickle=False)
+        np.save(folder / f"{part}_y.npy", np.ascontiguousarray(examples.y), allow_pickle=False)
+    about = {
+        "signature": signature.to_dict(),
+        "name": name,
+        "fingerprint": fingerprint,
+        "num_clients": num_clients,
+        "facts": dict(facts),
+    }
+    write_json(folder / "centre.json", about)
+
+
+def open_centre(folder: Path) -> Centre:
+    """Open the server's part, memory-mapped; ``x`` is (n, *input_shape). BadInput if absent, CorruptFile if broken."""
+    if not (folder / "centre.json").is_file():
+        raise BadInput(key="centre", got=str(folder), allowed="a folder that holds the server's part of a data set")
+    about = read_json(folder / "centre.json")
+    signature = Signature.from_dict(about["signature"])
+    public, test = (_examples(folder, part, signature) for part in ("public", "test"))
+    return Centre(
+        folder, about["name"], signature, about["fingerprint"], about["num_clients"], public, test, about["facts"]
+    )
+
+
+def _examples(folder: Path, part: str, signature: Signature) -> Examples:
+    try:
+        x, y = (np.asarray(np.load(folder / f"{part}_{a}.npy", mmap_mode="r", allow_pickle=False)) for a in "xy")
+    except (OSError, ValueError, EOFError) as error:
+        raise CorruptFile(path=str(folder / f"{part}_x.npy"), why=f"cannot be mapped: {error}") from error
+    if len(x) != len(y):
+        raise CorruptFile(path=str(folder / f"{part}_y.npy"), why=f"{len(y)} targets for {len(x)} inputs")
+    return Examples(x.reshape(len(x), *signature.input_shape), y)

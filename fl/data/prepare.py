@@ -1,0 +1,215 @@
+"""From a data set to what a run reads: a store for the devices, a centre for the server, a picture for people.
+
+    all training rows -> held-out test (unless the data bring one) -> public part -> partitions -> parts of each client
+
+Every step takes rows away from the next, so no row is in two places. Same data, options and seed: same bits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fl.data import partition as partitioning
+from fl.data.arrange import Arranged, arrange, server_rows
+from fl.data.centre import PICTURE, write_centre
+from fl.data.dataset import Dataset, fingerprint
+from fl.data.describe import partition_facts
+from fl.data.partition.assignment import Assignment, View
+from fl.data.picture import draw_partition, shown_clients
+from fl.data.split import split_sizes
+from fl.data.store import open_store, write_store, write_view_store
+from fl.data.wrangle import fit_target, wrangle_table
+from fl.errors import BadInput
+from fl.parameters import Array
+from fl.signature import Signature, Task
+
+# What is counted and drawn: how many kinds of label, and the kind of each target.
+_LABELS: Mapping[Task, Callable[[Array, int], tuple[int, Array]]] = {
+    "classification": lambda y, num_outputs: (num_outputs, y),
+    "regression": lambda y, _: (10, partitioning.deciles(y)),
+    "next_token": lambda y, _: (1, np.zeros(len(y), np.int64)),
+}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What was written. ``sizes`` are min, median and max of the examples a client; ``facts`` are the centre's."""
+
+    signature: Signature
+    num_clients: int
+    fingerprint: str
+    sizes: Mapping[str, float]
+    facts: Mapping[str, Any]
+    picture: Path
+    centre_dir: Path
+    devices_dir: Path
+
+
+def prepare(
+    dataset: Dataset,
+    *,
+    partition: str,
+    partition_options: Mapping[str, Any],
+    num_clients: int | None,
+    seed: int,
+    public_fraction: float,
+    held_out_fraction: float,
+    validation_fraction: float,
+    test_fraction: float,
+    centre_dir: Path,
+    devices_dir: Path,
+    max_server_test: int | None = None,
+) -> Prepared:
+    """Partition ``dataset`` and write everything; see the module.
+
+    num_clients        None only for ``natural``, which takes it from the data
+    public_fraction    of the training rows, for seeding version 0; 0: no public part
+    held_out_fraction  of the training rows, for the server's test set, where the data bring none
+    validation_fraction, test_fraction   of each client's examples; see ``split_sizes``
+    max_server_test    a seeded sample of at most so many of the server's test examples, or None for all
+
+    The fingerprint is of the data and of every choice here, and the same in the store and in the centre.
+    Raises BadInput, by key, before anything is written.
+    """
+    _check(dataset, num_clients, public_fraction, held_out_fraction, max_server_test)
+    split_sizes(np.ones(1), validation_fraction=validation_fraction, test_fraction=test_fraction)
+    apart = server_rows(
+        dataset,
+        seed=seed,
+        public_fraction=public_fraction,
+        held_out_fraction=held_out_fraction,
+        max_server_test=max_server_test,
+    )
+    assignment = _assign(dataset, apart.rows, partition, partition_options, num_clients, seed)
+    arranged = arrange(
+        dataset,
+        apart.rows,
+        assignment,
+        seed=seed,
+        validation_fraction=validation_fraction,
+        test_fraction=test_fraction,
+    )
+    signature, arranged, public, test = wrangle_table(dataset, arranged, apart.public, apart.test)
+    if signature.task == "regression" and dataset.standardize:
+        signature = fit_target(signature, arranged.training(arranged.y))
+    fractions = [public_fraction, held_out_fraction, validation_fraction, test_fraction]
+    choices = {
+        "data": fingerprint(dataset),
+        "partition": [partition, dict(partition_options), assignment.num_clients, seed],
+        "server": [*fractions, max_server_test],
+        "table": [dataset.standardize, dataset.missing],
+    }
+    identity: dict[str, Any] = {
+        "signature": signature,
+        "name": dataset.name,
+        "fingerprint": hashlib.sha256(json.dumps(choices, sort_keys=True, default=str).encode()).hexdigest(),
+    }
+    _write_devices(devices_dir, arranged, identity)
+    centre_dir.mkdir(parents=True, exist_ok=True)
+    clients, counts = _labels_a_client(devices_dir, arranged, assignment.num_clients, signature)
+    _draw(centre_dir / PICTURE, counts, clients, assignment.num_clients, f"{dataset.name}, {partition}", signature)
+    facts = {
+        "partition": partition,
+        "partition_options": {name: str(value) for name, value in partition_options.items()},
+        **partition_facts(dataset, arranged, counts),
+    }
+    write_centre(centre_dir, public=public, test=test, num_clients=assignment.num_clients, facts=facts, **identity)
+    return Prepared(
+        signature,
+        assignment.num_clients,
+        identity["fingerprint"],
+        facts["examples_a_client"],
+        facts,
+        centre_dir / PICTURE,
+        centre_dir,
+        devices_dir,
+    )
+
+
+def _check(
+    dataset: Dataset,
+    num_clients: int | None,
+    public_fraction: float,
+    held_out_fraction: float,
+    max_server_test: int | None,
+) -> None:
+    if num_clients is not None and num_clients < 1:
+        raise BadInput(key="num_clients", got=num_clients, allowed="a whole number from 1")
+    if not 0 <= public_fraction < 1:
+        raise BadInput(key="dataset.public_fraction", got=public_fraction, allowed="0 or more, below 1")
+    if dataset.x_test is None and not 0 < held_out_fraction < 1 - public_fraction:
+        allowed = "above 0 and, with dataset.public_fraction, below 1: these data bring no test set"
+        raise BadInput(key="dataset.held_out_fraction", got=held_out_fraction, allowed=allowed)
+    if max_server_test is not None and max_server_test < 1:
+        raise BadInput(key="dataset.max_server_test", got=max_server_test, allowed="a whole number from 1, or nothing")
+
+
+def _assign(
+    dataset: Dataset, rows: Array, name: str, options: Mapping[str, Any], num_clients: int | None, seed: int
+) -> Assignment | View:
+    client = None if dataset.client is None else dataset.client[rows]
+    if name == "natural" and client is not None:
+        found = int(client.max()) + 1
+        if num_clients not in (None, found):
+            raise BadInput(key="num_clients", got=num_clients, allowed=f"{found}, as in the data, or nothing")
+        num_clients = found
+    if num_clients is None and name != "natural":
+        raise BadInput(key="num_clients", got=None, allowed=f"a whole number from 1 for partition={name}")
+    return partitioning.partition(
+        name,
+        labels=dataset.y[rows],
+        task=dataset.signature.task,
+        client=client,
+        num_clients=num_clients or 0,
+        seed=seed,
+        options=options,
+    )
+
+
+def _write_devices(folder: Path, arranged: Arranged, identity: Mapping[str, Any]) -> None:
+    x, y = arranged.x, arranged.y
+    if arranged.view is None or arranged.counts is None:
+        write_store(folder, x=x, y=y, parts=arranged.parts, **identity)
+    else:
+        pools, counts = arranged.parts[0], arranged.counts
+        write_view_store(folder, x=x, y=y, pools=pools, counts=counts, view=arranged.view, **identity)
+
+
+def _labels_a_client(
+    devices_dir: Path, arranged: Arranged, num_clients: int, signature: Signature
+) -> tuple[Array, Array]:
+    """Ids of clients (n,) and how many examples of each label they hold (n, labels).
+
+    All clients; of a view only those that the picture shows. A regression target counts by tenths, tokens as one.
+    """
+    if arranged.view is None:
+        clients, sizes, y = np.arange(num_clients), arranged.parts.sum(axis=1), arranged.y
+    else:
+        store, clients = open_store(devices_dir), shown_clients(num_clients)
+        found = [store.partition(int(c)) for c in clients]
+        held = [np.concatenate([p.train.y, p.validation.y, p.test.y]) for p in found]
+        sizes, y = np.array([len(labels) for labels in held]), np.concatenate(held)
+    bins, labels = _LABELS[signature.task](y, signature.num_outputs)
+    flat = np.repeat(np.arange(len(clients)), sizes) * bins + labels
+    return clients, np.bincount(flat, minlength=len(clients) * bins).reshape(len(clients), bins)
+
+
+def _draw(path: Path, counts: Array, clients: Array, num_clients: int, title: str, signature: Signature) -> None:
+    shown = shown_clients(num_clients)
+    classes = signature.task == "classification"
+    draw_partition(
+        path,
+        counts[np.searchsorted(clients, shown)],
+        clients=shown,
+        num_clients=num_clients,
+        title=title,
+        class_names=signature.class_names if classes else (),
+        legend="label" if classes else "decile of target",
+    )

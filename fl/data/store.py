@@ -1,0 +1,185 @@
+"""The private partitions on disk, memory-mapped: one copy for all actors of a machine.
+
+    store.json    signature, name, fingerprint, number of clients, and for overlapping views how they are drawn
+    x.npy y.npy   examples, sorted by client and inside a client train | validation | test
+    offsets.npy   num_clients + 1 positions in x and y            (absent for views)
+    parts.npy     (num_clients, 3) sizes of the three parts       (absent for views)
+
+For views, x and y hold three pools, train | validation | test, and a client draws its parts from them when it is read:
+so no client's test example is another client's training example, and the number of clients costs nothing.
+
+Only devices read this. The server imports ``fl.data.centre`` instead.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from fl.data.dataset import Examples
+from fl.data.partition.assignment import View, draw
+from fl.errors import BadInput, CorruptFile
+from fl.files import read_json, sync_folder
+from fl.parameters import Array
+from fl.signature import Signature
+
+POOLS = ("train", "validation", "test")
+# Where a client's three parts lie in x and y.
+_Places: TypeAlias = tuple[Any, Any, Any]
+
+
+@dataclass(frozen=True)
+class Partition:
+    """The private examples of one client."""
+
+    client_id: int
+    train: Examples
+    validation: Examples
+    test: Examples
+
+
+@dataclass(frozen=True)
+class PartitionStore:
+    """An open store. Pickles as its folder, and is opened again where it arrives.
+
+    parts   sizes (num_clients, 3) of train, validation and test; read-only
+    """
+
+    folder: Path
+    name: str
+    signature: Signature
+    fingerprint: str
+    num_clients: int
+    x: Array
+    y: Array
+    parts: Array
+    places: Callable[[int], _Places]
+
+    def partition(self, client_id: int) -> Partition:
+        """A client's examples: read-only slices of the mapped file, or for overlapping views a copy of the rows."""
+        self._check(client_id)
+        train, validation, test = (Examples(self.x[place], self.y[place]) for place in self.places(client_id))
+        return Partition(client_id, train, validation, test)
+
+    def num_train(self, client_id: int) -> int:
+        """How many training examples a client has, without reading any."""
+        self._check(client_id)
+        return int(self.parts[client_id, 0])
+
+    def _check(self, client_id: int) -> None:
+        if not 0 <= client_id < self.num_clients:
+            raise BadInput(key="client_id", got=client_id, allowed=f"0 to {self.num_clients - 1}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open_store, (self.folder,)
+
+
+def write_store(
+    folder: Path, *, x: Array, y: Array, parts: Array, signature: Signature, name: str, fingerprint: str
+) -> None:
+    """Write disjoint partitions: ``x`` and ``y`` in the store's order, ``parts`` (num_clients, 3) the sizes."""
+    offsets = np.zeros(len(parts) + 1, np.int64)
+    np.cumsum(parts.sum(axis=1), out=offsets[1:])
+    if offsets[-1] != len(x) or len(x) != len(y):
+        raise ValueError(f"{len(x)} inputs, {len(y)} targets, but the parts add up to {offsets[-1]}")
+    about = {"num_clients": len(parts), "view": None}
+    arrays = {"x": x, "y": y, "offsets": offsets, "parts": parts.astype(np.int64)}
+    _write(folder, arrays, about, signature, name, fingerprint)
+
+
+def write_view_store(
+    folder: Path,
+    *,
+    x: Array,
+    y: Array,
+    pools: Array,
+    counts: Array,
+    view: View,
+    signature: Signature,
+    name: str,
+    fingerprint: str,
+) -> None:
+    """Write overlapping views. ``pools`` (3,) are the sizes of the pools in x; ``counts`` (3,) what a client draws."""
+    if pools.sum() != len(x) or len(x) != len(y) or (counts > pools).any():
+        raise ValueError(f"pools of {pools} and draws of {counts} do not fit {len(x)} inputs and {len(y)} targets")
+    drawn = {"seed": view.seed, "pools": pools.tolist(), "counts": counts.tolist()}
+    _write(folder, {"x": x, "y": y}, {"num_clients": view.num_clients, "view": drawn}, signature, name, fingerprint)
+
+
+def open_store(folder: Path) -> PartitionStore:
+    """Open a store; its arrays are mapped, not read. BadInput if there is none, CorruptFile if it is not whole."""
+    if not (folder / "store.json").is_file():
+        raise BadInput(key="store", got=str(folder), allowed="a folder that holds a partition store")
+    about = read_json(folder / "store.json")
+    num_clients, drawn = int(about["num_clients"]), about["view"]
+    x, y = _mapped(folder / "x.npy"), _mapped(folder / "y.npy")
+    if drawn is None:
+        offsets, parts = _mapped(folder / "offsets.npy"), _mapped(folder / "parts.npy")
+        whole = len(offsets) == num_clients + 1 and len(parts) == num_clients and offsets[-1] == len(x) == len(y)
+        places = _slices(offsets, parts)
+    else:
+        pools, counts = np.array(drawn["pools"]), np.array(drawn["counts"])
+        parts = np.broadcast_to(counts, (num_clients, 3))
+        whole = pools.sum() == len(x) == len(y)
+        places = _draws(pools, counts, int(drawn["seed"]))
+    if not whole:
+        raise CorruptFile(path=str(folder), why="its arrays are not of the lengths that store.json tells")
+    signature = Signature.from_dict(about["signature"])
+    x = x.reshape(len(x), *signature.input_shape)
+    return PartitionStore(folder, about["name"], signature, about["fingerprint"], num_clients, x, y, parts, places)
+
+
+def _slices(offsets: Array, parts: Array) -> Callable[[int], _Places]:
+    def places(client: int) -> _Places:
+        start = int(offsets[client])
+        train, validation, test = (int(n) for n in parts[client])
+        middle, last = start + train, start + train + validation
+        return slice(start, middle), slice(middle, last), slice(last, last + test)
+
+    return places
+
+
+def _draws(pools: Array, counts: Array, seed: int) -> Callable[[int], _Places]:
+    starts = np.cumsum(pools) - pools
+
+    def places(client: int) -> _Places:
+        parts = zip(POOLS, starts, pools, counts, strict=True)
+        train, validation, test = (start + draw(seed, client, pool, int(n), int(k)) for pool, start, n, k in parts)
+        return train, validation, test
+
+    return places
+
+
+def _write(
+    folder: Path, arrays: dict[str, Array], about: dict[str, Any], signature: Signature, name: str, fingerprint: str
+) -> None:
+    """All files into a folder beside, which then takes the place of ``folder``."""
+    beside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    beside.mkdir(parents=True)
+    try:
+        for array_name, array in arrays.items():
+            np.save(beside / f"{array_name}.npy", np.ascontiguousarray(array), allow_pickle=False)
+        text = about | {"signature": signature.to_dict(), "name": name, "fingerprint": fingerprint}
+        (beside / "store.json").write_text(json.dumps(text, indent=2, sort_keys=True, allow_nan=False) + "\n")
+        if folder.exists():
+            shutil.rmtree(folder)
+        beside.rename(folder)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    sync_folder(folder.parent)
+
+
+def _mapped(path: Path) -> Array:
+    """A read-only plain array over a mapped file; slices of ``np.memmap`` itself cost ten times as much."""
+    try:
+        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    except (OSError, ValueError, EOFError) as error:
+        raise CorruptFile(path=str(path), why=f"cannot be mapped: {error}") from error

@@ -1,0 +1,214 @@
+"""The user's own table: a CSV or Parquet file, read by DuckDB.
+
+One column is the label, one may name the client, the others (or those chosen) are the inputs. Inputs are numbers or
+true/false; an empty cell is a missing value. A CSV has no float type of its own and gives float32; a Parquet file
+gives float64 if one of the chosen columns is a DOUBLE.
+"""
+
+from __future__ import annotations
+
+import csv as csv_module
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fl.data.arrays import from_arrays, task_of
+from fl.data.dataset import Dataset
+from fl.data.npz import existing_file
+from fl.errors import BadInput, MissingExtra
+from fl.parameters import Array
+
+_DELIMITERS = (",", ";", "\t", "|")
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column as DuckDB gives it: its type, its values, and where they are empty."""
+
+    type: str
+    values: Array
+    empty: Array
+
+
+def csv(
+    *,
+    path: str | Path | None,
+    label: str | None,
+    client: str | None = None,
+    features: Sequence[str] | None = None,
+    task: str = "auto",
+) -> Dataset:
+    """Read a CSV file with a header line; the delimiter (comma, semicolon, tab, bar) is the one of the header."""
+    file = existing_file(path, kind=".csv")
+    try:
+        with file.open(encoding="utf-8-sig") as lines:
+            header = lines.readline()
+    except UnicodeDecodeError as error:
+        raise BadInput(
+            key="dataset.path", got=f"{file}, which is not text ({error})", allowed="a CSV file in UTF-8"
+        ) from error
+    delimiter = max(_DELIMITERS, key=lambda d: len(next(csv_module.reader([header], delimiter=d), [])))
+    query = "SELECT * FROM read_csv(?, header=true, sample_size=-1, strict_mode=true, delim=?)"
+    columns = _read(query, [str(file), delimiter], file, "CSV")
+    return _dataset("csv", file, columns, label, client, features, task, np.dtype(np.float32))
+
+
+def parquet(
+    *,
+    path: str | Path | None,
+    label: str | None,
+    client: str | None = None,
+    features: Sequence[str] | None = None,
+    task: str = "auto",
+) -> Dataset:
+    """Read a Parquet file."""
+    file = existing_file(path, kind=".parquet")
+    columns = _read("SELECT * FROM read_parquet(?)", [str(file)], file, "Parquet")
+    inputs = features or [name for name in columns if name not in (label, client)]
+    double = any(columns[name].type == "DOUBLE" for name in inputs if name in columns)
+    return _dataset(
+        "parquet", file, columns, label, client, features, task, np.dtype(np.float64 if double else np.float32)
+    )
+
+
+def _read(query: str, values: list[str], file: Path, kind: str) -> dict[str, _Column]:
+    try:
+        import duckdb
+    except ImportError as error:
+        raise MissingExtra(key="dataset", package="duckdb", extra="data") from error
+    try:
+        with duckdb.connect(":memory:") as connection:
+            result = connection.execute(query, values)
+            types = {str(name): str(kind) for name, kind, *_ in result.description or ()}
+            arrays: dict[str, Any] = result.fetchnumpy()
+    except duckdb.Error as error:
+        why = str(error).strip().split("\n\n")[0].replace("\n", " ")
+        raise BadInput(
+            key="dataset.path", got=f"{file}, which cannot be read ({why})", allowed=f"a whole {kind} file"
+        ) from error
+    columns = {}
+    for name, kind_of in types.items():
+        values_of = np.asarray(np.ma.getdata(arrays[name]))
+        empty = np.broadcast_to(np.ma.getmaskarray(arrays[name]), values_of.shape)
+        columns[name] = _Column(kind_of, values_of, np.array(empty))
+    if not columns or not len(next(iter(columns.values())).values):
+        raise BadInput(key="dataset.path", got=f"{file} has no rows", allowed="a header line and at least one row")
+    return columns
+
+
+def _dataset(
+    name: str,
+    file: Path,
+    columns: dict[str, _Column],
+    label: str | None,
+    client: str | None,
+    features: Sequence[str] | None,
+    task: str,
+    dtype: np.dtype[Any],
+) -> Dataset:
+    if label is None or label not in columns:
+        raise BadInput(key="dataset.label", got=label, allowed=f"a column of {file}: {', '.join(columns)}")
+    if client is not None and (client not in columns or client == label):
+        others = ", ".join(c for c in columns if c != label)
+        raise BadInput(key="dataset.client", got=client, allowed=f"a column of {file} other than the label: {others}")
+    inputs = _input_columns(columns, label, client, features, file)
+    x = np.stack([_numbers(columns[c], dtype) for c in inputs], axis=1)
+    y, class_names = _labels(columns[label], label, task, file)
+    arrays: dict[str, Any] = {"x": x, "y": y}
+    client_names: tuple[str, ...] = ()
+    if client is not None:
+        arrays["client"], client_names = _client_ids(columns[client], client, file)
+    return from_arrays(
+        arrays, name=name, source=str(file), task=task, class_names=class_names, feature_names=inputs,
+        client_names=client_names,
+    )  # fmt: skip
+
+
+def _input_columns(
+    columns: dict[str, _Column], label: str, client: str | None, features: Sequence[str] | None, file: Path
+) -> list[str]:
+    numeric = [c for c in columns if c not in (label, client) and columns[c].values.dtype.kind in "biuf"]
+    choices = f"numeric columns, chosen with dataset.features=[{','.join(numeric)}]"
+    chosen = list(features) if features is not None else [c for c in columns if c not in (label, client)]
+    if not chosen:
+        raise BadInput(key="dataset.features", got="no column", allowed=choices)
+    for column in chosen:
+        if column not in columns:
+            raise BadInput(key="dataset.features", got=column, allowed=f"columns of {file}: {', '.join(numeric)}")
+        if column in (label, client):
+            what = "label" if column == label else "client"
+            raise BadInput(key="dataset.features", got=f"{column}, the {what} column", allowed=choices)
+        if column not in numeric:
+            raise BadInput(
+                key="dataset.features", got=f"column {column!r} of type {columns[column].type}", allowed=choices
+            )
+    if len(set(chosen)) < len(chosen):
+        raise BadInput(key="dataset.features", got=", ".join(chosen), allowed="each column once")
+    return chosen
+
+
+def _numbers(column: _Column, dtype: np.dtype[Any]) -> Array:
+    values = column.values.astype(dtype)
+    values[column.empty] = np.nan
+    return values
+
+
+def _labels(column: _Column, name: str, task: str, file: Path) -> tuple[Array, tuple[str, ...]]:
+    """The label as numbers and, for classes, their names: sorted, whatever they were."""
+    _no_gaps(column, name, key="dataset.label", file=file)
+    values = column.values
+    if values.dtype.kind in "biuf":
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            row = int(np.flatnonzero(~np.isfinite(values))[0])
+            raise BadInput(
+                key="dataset.label",
+                got=f"column {name!r} is {values[row]} in data row {row + 1} of {file}",
+                allowed="a label in every row",
+            )
+        if task == "regression" or (values.dtype.kind == "f" and task_of(values, task) == "regression"):
+            return values.astype(np.float64), ()
+        if values.dtype.kind == "f" and not np.array_equal(values, np.rint(values)):
+            return values, ()  # from_arrays says what is wrong with it
+        values = values if values.dtype.kind == "b" else values.astype(np.int64)
+    elif task == "regression":
+        raise BadInput(
+            key="dataset.label", got=f"column {name!r} of type {column.type}", allowed="numbers for regression"
+        )
+    else:
+        values = values.astype(str)
+    classes, y = np.unique(values, return_inverse=True)
+    if len(classes) < 2:
+        raise BadInput(
+            key="dataset.label", got=f"column {name!r} with only {classes[0]} in {file}", allowed="two or more classes"
+        )
+    if len(classes) > max(100, len(values) // 2):
+        raise BadInput(
+            key="dataset.label",
+            got=f"column {name!r} with {len(classes)} different values in {len(values)} rows",
+            allowed="a column of classes, or dataset.task=regression for a quantity",
+        )
+    return y, tuple(str(c) for c in classes)
+
+
+def _client_ids(column: _Column, name: str, file: Path) -> tuple[Array, tuple[str, ...]]:
+    _no_gaps(column, name, key="dataset.client", file=file)
+    if column.values.dtype.kind == "f":
+        raise BadInput(
+            key="dataset.client",
+            got=f"column {name!r} of type {column.type} in {file}",
+            allowed="a column of whole numbers or names",
+        )
+    values = column.values.astype(np.int64) if column.values.dtype.kind in "biu" else column.values.astype(str)
+    names, ids = np.unique(values, return_inverse=True)
+    return ids.astype(np.int64), tuple(str(n) for n in names)
+
+
+def _no_gaps(column: _Column, name: str, *, key: str, file: Path) -> None:
+    if column.empty.any():
+        row = int(np.flatnonzero(column.empty)[0])
+        raise BadInput(
+            key=key, got=f"column {name!r} is empty in data row {row + 1} of {file}", allowed="a value in every row"
+        )
