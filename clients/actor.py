@@ -7,6 +7,7 @@ and its unit runs again, identically; a unit that takes its second actor down is
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -27,7 +28,6 @@ PAYLOADS_KEPT = 2
 """Payloads that stay in the object store: this phase's, and the one before, which a late actor may still be reading."""
 
 
-@ray.remote(num_cpus=1, max_restarts=0)
 class ClientActor:
     """One process of the devices' side."""
 
@@ -41,6 +41,9 @@ class ClientActor:
     def answer(self, kind: str, clients: tuple[int, ...], content: RecordDict) -> list[Reply]:
         """Do one work unit."""
         return answer(self.setting, kind, content, clients)
+
+
+REMOTE = ray.remote(num_cpus=1, max_restarts=0)(ClientActor)
 
 
 class RayActors:
@@ -96,7 +99,7 @@ class RayActors:
             ray.shutdown()
 
     def _new_actor(self) -> Any:
-        return ClientActor.remote(*self._arguments)
+        return REMOTE.remote(*self._arguments)
 
     def _feed(self) -> None:
         while self._idle and self._queue:
@@ -147,6 +150,6 @@ def start_ray(num_cpus: int, address: str | None) -> None:
     for name, value in quiet.items():
         os.environ.setdefault(name, value)
     if address is None:
-        ray.init(num_cpus=num_cpus, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        ray.init(num_cpus=num_cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     else:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)

@@ -22,7 +22,7 @@ def evaluate(setting: Setting, task: EvaluateTask, client: int) -> EvaluationRep
     if not len(examples.y):
         raise ClientFailed(client=client, reason="its test part is empty")
     statistics = measure(setting, task.parameters, client)
-    if setting.personal is not None:
+    if setting.personal is not None and task.personal:
         own, lag = personal.use(setting, task, client)
         mine = measure(setting, own, client)
         statistics |= {f"personal_{name}": s for name, s in mine.items() if isinstance(s, Mean)}

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from threading import RLock
-from typing import Protocol
+from typing import Any, Protocol
 
 from flwr.app import DEFAULT_TTL, Message, RecordDict
 from flwr.serverapp import Grid
@@ -182,6 +182,7 @@ class UnitGrid(Grid):
 
 
 def _message(reply: Reply, to: Message) -> Message:
-    message = Message(reply.error, reply_to=to) if reply.error is not None else Message(reply.content, reply_to=to)
+    answer: Any = reply.content if reply.error is None else reply.error
+    message = Message(answer, reply_to=to)
     identify(message)
     return message

@@ -72,11 +72,10 @@ def use(setting: Setting, task: EvaluateTask, client: int) -> tuple[Parameters, 
     return trained.end, task.version - own.version if own else 0
 
 
-def specialise(
-    setting: Setting, client: int, parameters: Mapping[str, Array], *, version: int, round: int
-) -> Trained:
+def specialise(setting: Setting, client: int, parameters: Mapping[str, Array], *, version: int, round: int) -> Trained:
     """Fine-tune ``parameters`` on the client's training part and keep the result. No algorithm's correction: this
-    model is for its own user alone."""
+    model is for its own user alone.
+    """
     trained = train(
         setting.module,
         parameters,

@@ -40,7 +40,9 @@ class Schedule:
         if not 0 < self.decay <= 1:
             raise BadInput(key="client.schedule.decay", got=self.decay, allowed="above 0, at most 1")
         if not 0 <= self.minimum <= 1:
-            raise BadInput(key="client.schedule.minimum", got=self.minimum, allowed="0 to 1, a share of the learning rate")
+            raise BadInput(
+                key="client.schedule.minimum", got=self.minimum, allowed="0 to 1, a share of the learning rate"
+            )
 
     def factor(self, round: int) -> float:
         """What to multiply the learning rate by in ``round`` (from 1)."""

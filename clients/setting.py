@@ -102,5 +102,7 @@ def open_setting(values: Mapping[str, Any], *, partitions: Path, states: Path) -
 
 def training_options(client: Mapping[str, Any], *, num_rounds: int) -> TrainingOptions:
     """The training options in the ``client`` section; BadInput names what is wrong."""
-    plain = {name: client[name] for name in TrainingOptions.__dataclass_fields__ if name in client and name != "schedule"}
+    plain = {
+        name: client[name] for name in TrainingOptions.__dataclass_fields__ if name in client and name != "schedule"
+    }
     return TrainingOptions(**plain, schedule=schedule.from_values(client.get("schedule") or {}, num_rounds=num_rounds))

@@ -108,7 +108,7 @@ def train(
     (seed, "<purpose>/module", round, client). The last batch of an epoch may be short.
     """
     arrays.load_parameters(module, start)
-    named = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    named: dict[str, Tensor] = {name: p for name, p in module.named_parameters() if p.requires_grad}
     weights = list(named.values())
     x, y = arrays.to_inputs(examples.x, signature), arrays.to_targets(examples.y, signature)
     rate = options.learning_rate * options.schedule.factor(round)
@@ -166,7 +166,7 @@ def _corrector(named: dict[str, Tensor], start: Mapping[str, Array], correction:
     return correct
 
 
-def _sgd(weights: list[nn.Parameter], options: TrainingOptions, rate: float) -> Any:
+def _sgd(weights: list[Tensor], options: TrainingOptions, rate: float) -> Any:
     """torch.optim.SGD's step, over all tensors at once."""
     momentum: list[Tensor] = []
 
@@ -188,7 +188,7 @@ def _sgd(weights: list[nn.Parameter], options: TrainingOptions, rate: float) -> 
     return step
 
 
-def _torch_optim(weights: list[nn.Parameter], options: TrainingOptions, rate: float) -> Any:
+def _torch_optim(weights: list[Tensor], options: TrainingOptions, rate: float) -> Any:
     kind = optimizer_class(options.optimizer)
     if kind is None:
         raise BadInput(key="client.optimizer", got=options.optimizer, allowed="sgd, or a class of torch.optim")

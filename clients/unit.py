@@ -66,7 +66,7 @@ def _guarded(client: int, work: Callable[[], RecordDict]) -> Reply:
         return Reply((client,), content=work())
     except (RefusedUpdate, ClientFailed) as failure:
         return Reply((client,), error=wire.error_of(failure))
-    except Exception as error:  # a device's fault of any kind is that device's alone
+    except Exception as error:  # noqa: BLE001  a device's fault of any kind is that device's alone
         failed = ClientFailed(client=client, reason=f"{type(error).__name__}: {error}")
         return Reply((client,), error=wire.error_of(failed))
 
@@ -118,7 +118,8 @@ def make_update(setting: Setting, task: TrainTask, client: int) -> Update:
     began = time.perf_counter()
     if setting.sends == "personal":
         trained, delta, base = personal.hand_over(setting, task, client)
-        state, extra = {}, setting.boundary.extra
+        state: Parameters = {}
+        extra = setting.boundary.extra
     else:
         known = setting.states.load(client, before=task.round) if setting.algorithm.keeps_client_state else None
         trained, state, extra = _fresh(setting, task, client, known[1] if known else None)

@@ -1,31 +1,27 @@
 """Who is available, and who is asked: policies as plain functions, handed to the round loop.
 
-    available(round) -> the clients that could be asked
-    choose(round, clients, size, seed) -> the cohort, sorted by client id
+    available(round, clients) -> those of them that could be asked now
+    choose(round, clients, size, seed) -> the cohort, ascending
 
-Devices with batteries, time zones and bandwidth will come in as other functions of these shapes.
+Both work on any ascending sequence of handles. Devices with batteries, time zones and bandwidth will come in as other
+functions of these shapes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import TypeAlias
 
 from fl.errors import BadInput
 from fl.seeds import generator
 
-Available: TypeAlias = Callable[[int], Sequence[int]]
+Available: TypeAlias = Callable[[int, Sequence[int]], Sequence[int]]
 Choose: TypeAlias = Callable[[int, Sequence[int], int, int], list[int]]
 
 
-def everyone(num_clients: int) -> Available:
-    """All clients, always; a range, so that a population of a million costs nothing."""
-    return partial(_everyone, num_clients)
-
-
-def _everyone(num_clients: int, round: int) -> Sequence[int]:
-    return range(num_clients)
+def everyone(round: int, clients: Sequence[int]) -> Sequence[int]:
+    """All of them, always; a range stays a range, so that a population of a million costs nothing."""
+    return clients
 
 
 def uniform(round: int, clients: Sequence[int], size: int, seed: int) -> list[int]:

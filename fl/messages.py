@@ -49,11 +49,15 @@ class TrainTask:
 
 @dataclass(frozen=True)
 class EvaluateTask:
-    """Measure ``parameters``, version ``version``, on a client's own test part after ``round``."""
+    """Measure ``parameters``, version ``version``, on a client's own test part after ``round``.
+
+    ``personal`` says whether this is a use of the device too, whose own model is then brought up to date and measured.
+    """
 
     round: int
     version: int
     parameters: Parameters
+    personal: bool = True
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,9 @@ def check_report(report: EvaluationReport) -> EvaluationReport:
 def check_statistics(client: int, statistics: Mapping[str, Statistic]) -> None:
     """Raise RefusedUpdate unless these are few, known, finite and bounded statistics."""
     if len(statistics) > MAX_STATISTICS:
-        raise RefusedUpdate(client=client, what="statistics", why=f"{len(statistics)} of them, at most {MAX_STATISTICS}")
+        raise RefusedUpdate(
+            client=client, what="statistics", why=f"{len(statistics)} of them, at most {MAX_STATISTICS}"
+        )
     for name, statistic in statistics.items():
         match statistic:
             case Mean(total, weight):

@@ -40,7 +40,7 @@ class Mean:
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts between fixed ``edges`` (ascending, n + 1 of them for n ``counts``); what lies outside goes to the ends."""
+    """Counts between fixed ``edges`` (ascending, n + 1 for n ``counts``); what lies outside goes to the ends."""
 
     edges: tuple[float, ...]
     counts: tuple[int, ...]

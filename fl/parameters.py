@@ -27,17 +27,19 @@ def add(a: Mapping[str, Array], b: Mapping[str, Array]) -> Parameters:
     >>> add({"w": np.ones(2)}, {"w": np.ones(2)})
     {'w': array([2., 2.])}
     """
-    return {name: _as(value + b[name], value) for name, value in a.items()}
+    return {name: cast(value + b[name], value) for name, value in a.items()}
 
 
 def subtract(a: Mapping[str, Array], b: Mapping[str, Array]) -> Parameters:
     """Difference ``a - b``, name by name, in the dtype of ``a``."""
-    return {name: _as(value - b[name], value) for name, value in a.items()}
+    return {name: cast(value - b[name], value) for name, value in a.items()}
 
 
 def scale(a: Mapping[str, Array], factor: float) -> Parameters:
     """``factor * a`` in the dtypes of ``a``; integer arrays (counters) are rounded to the nearest."""
-    return {name: _as(value * value.dtype.type(factor) if _floats(value) else value * factor, value) for name, value in a.items()}
+    return {
+        name: cast(value * (value.dtype.type(factor) if _floats(value) else factor), value) for name, value in a.items()
+    }
 
 
 def zeros_like(a: Mapping[str, Array]) -> Parameters:
@@ -112,8 +114,8 @@ def _floats(value: Array) -> bool:
     return bool(np.issubdtype(value.dtype, np.floating))
 
 
-def _as(value: Array, like: Array) -> Array:
-    """``value`` in the dtype of ``like``, rounded where that is an integer type."""
+def cast(value: Array, like: Array) -> Array:
+    """``value`` in the dtype of ``like``, rounded to the nearest where that is an integer type."""
     if value.dtype == like.dtype:
         return np.asarray(value)
     if np.issubdtype(like.dtype, np.integer):

@@ -61,4 +61,5 @@ class Signature:
     def from_dict(cls, values: Mapping[str, Any]) -> Signature:
         """The inverse of ``to_dict``; unknown names are ignored, so that later releases can be read."""
         known = {f.name for f in fields(cls)}
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known})
+        given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
+        return cls(**given)

@@ -98,13 +98,19 @@ def client_of(node: int) -> int:
 # --- down -------------------------------------------------------------------------------------------------------
 
 
-def task_content(parameters: ArrayRecord, shared: Parameters, *, round: int, version: int, reply: str) -> RecordDict:
+def train_content(parameters: ArrayRecord, shared: Parameters, *, round: int, version: int) -> RecordDict:
     """What our own strategy sends to every client of a cohort: one object, shared by all its messages."""
-    config = ConfigRecord({"server-round": round, "version": version, "reply": reply})
+    config = ConfigRecord({"server-round": round, "version": version, "reply": "sum"})
     content = RecordDict({"arrays": parameters, "config": config})
     if shared:
         content["shared"] = array_record(shared)
     return content
+
+
+def evaluate_content(parameters: ArrayRecord, *, round: int, personal: bool = True) -> RecordDict:
+    """A request to measure ``parameters``, which are the version of ``round``."""
+    config = ConfigRecord({"server-round": round, "version": round, "personal": personal})
+    return RecordDict({"arrays": parameters, "config": config})
 
 
 def read_train_task(content: RecordDict) -> tuple[TrainTask, str]:
@@ -126,7 +132,10 @@ def read_evaluate_task(content: RecordDict) -> EvaluateTask:
     config = _config(content)
     round = int(config["server-round"])
     return EvaluateTask(
-        round=round, version=int(config.get("version", round)), parameters=arrays_of(_model(content))
+        round=round,
+        version=int(config.get("version", round)),
+        parameters=arrays_of(_model(content)),
+        personal=bool(config.get("personal", True)),
     )
 
 
@@ -145,9 +154,8 @@ def _model(content: RecordDict) -> ArrayRecord:
 def parameters_reply(update: Update, task: TrainTask, **more: float) -> RecordDict:
     """One client's reply for a stock strategy: its local parameters, and its numbers."""
     numbers = {f"train_{name}": value for name, value in values(update.statistics).items()}
-    metrics = {NUM_EXAMPLES: int(update.num_examples), **numbers, **seen(update), **more}
-    local = add(task.parameters, update.delta)
-    return RecordDict({"arrays": array_record(local), "metrics": MetricRecord(metrics)})
+    metrics = MetricRecord({NUM_EXAMPLES: int(update.num_examples), **numbers, **seen(update), **more})
+    return RecordDict({"arrays": array_record(add(task.parameters, update.delta)), "metrics": metrics})
 
 
 def seen(update: Update) -> dict[str, float]:
@@ -165,7 +173,9 @@ def sum_reply(total: Parameters, extra: Parameters, rows: Iterable[Mapping[str, 
     for row in rows:
         for name, value in row.items():
             columns.setdefault(name, []).append(float(value))
-    metrics = MetricRecord({**columns, "bytes-up": bytes_up})
+    metrics = MetricRecord({"bytes-up": bytes_up})
+    for name, column in columns.items():
+        metrics[name] = column
     content = RecordDict({"sum": array_record(total), "clients": metrics})
     if extra:
         content["extra"] = array_record(extra)
@@ -184,7 +194,7 @@ def update_row(update: Update, weight: float) -> dict[str, float]:
 def report_reply(report: EvaluationReport) -> RecordDict:
     """One client's evaluation."""
     metrics = MetricRecord({NUM_EXAMPLES: int(report.num_examples), **values(report.statistics)})
-    return RecordDict({"metrics": metrics, "statistics": ConfigRecord(_encode(report.statistics))})
+    return RecordDict({"metrics": metrics, "statistics": _encode(report.statistics)})
 
 
 def read_report(content: RecordDict, *, client: int, round: int) -> EvaluationReport:
@@ -207,8 +217,8 @@ def record_bytes(content: RecordDict) -> int:
     return sum(num_bytes(arrays_of(record)) for record in content.array_records.values())
 
 
-def _encode(statistics: Mapping[str, Statistic]) -> dict[str, list[float]]:
-    out: dict[str, list[float]] = {}
+def _encode(statistics: Mapping[str, Statistic]) -> ConfigRecord:
+    out = ConfigRecord()
     for name, statistic in statistics.items():
         match statistic:
             case Mean(total, weight):

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from fl.parameters import Array, Parameters, copy, scale
+from fl.parameters import Array, Parameters, cast, copy, scale
 
 
 class WeightedSum:
@@ -37,13 +37,7 @@ class WeightedSum:
         """The weighted mean, in the dtypes of ``like``; integers are rounded."""
         if not self.weight:
             raise ValueError("the mean of nothing")
-        mean = {name: value / value.dtype.type(self.weight) for name, value in self.arrays.items()}
-        return {
-            name: np.rint(value).astype(like[name].dtype)
-            if np.issubdtype(like[name].dtype, np.integer)
-            else value.astype(like[name].dtype, copy=False)
-            for name, value in mean.items()
-        }
+        return {name: cast(value / value.dtype.type(self.weight), like[name]) for name, value in self.arrays.items()}
 
     def _plus(self, arrays: Mapping[str, Array]) -> None:
         if not self.arrays:

@@ -125,8 +125,12 @@ def check(
     """``value`` as a float, or BadInput naming ``algorithm.key``: > ``above``, >= ``least``, < ``below``."""
     limits = [("above", above, operator.gt), ("at least", least, operator.ge), ("below", below, operator.lt)]
     asked = [(word, limit, holds) for word, limit, holds in limits if limit is not None]
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not all(holds(value, limit) for _, limit, holds in asked):
+    number: object = value  # YAML may hold anything
+    if (
+        not isinstance(number, int | float)
+        or isinstance(number, bool)
+        or not all(holds(value, limit) for _, limit, holds in asked)
+    ):
         allowed = "a number " + " and ".join(f"{word} {limit:g}" for word, limit, _ in asked)
         raise BadInput(key=f"algorithm.{key}", got=repr(value), allowed=allowed)
     return float(value)

@@ -18,15 +18,12 @@ from server.records import Observer, RoundRecord, RunRecord, RunSummary
 __all__ = ["fan_out", "observers"]
 
 
-def observers(
-    *, terminal: bool, tensorboard: bool, default_registry: Path | None = None, compared: Sequence[str] = ()
-) -> list[Observer]:
+def observers(*, terminal: bool, tensorboard: bool, default_registry: Path | None = None) -> list[Observer]:
     """The observers of a run, in the order in which they are to be told: the files first, since others may be lost.
 
     terminal          standard error is a terminal: a live view; otherwise plain lines
     tensorboard       write event files; costs about 0.5 s at the start of a run
     default_registry  where `fl` looks without --registry; None: the commands shown at the end always name the registry
-    compared          config keys that the HParams tab shows first (those of the overrides, say); none: the usual ones
     """
     from server.tracking.files import FilesObserver
     from server.tracking.terminal import TerminalObserver, standard_error
@@ -35,7 +32,7 @@ def observers(
     if tensorboard:
         from server.tracking.tensorboard import TensorBoardObserver
 
-        chosen.append(TensorBoardObserver(compared=compared))
+        chosen.append(TensorBoardObserver())
     console = standard_error(live=terminal)
     chosen.append(TerminalObserver(console, live=terminal, default_registry=default_registry))
     return chosen

@@ -87,7 +87,12 @@ def line(record: RoundRecord, run: RunRecord, *, left: float | None) -> Text:
 
 def made(run: RunRecord, summary: RunSummary, *, boxed: bool) -> RenderableType:
     """What the run leaves behind."""
-    rows: list[tuple[str, str]] = [("rounds", f"{summary.rounds_completed} of {run.num_rounds}, {summary.reason}")]
+    rows: list[tuple[str, str]] = [
+        (
+            "rounds",
+            f"{summary.rounds_completed} of {run.num_rounds}" + (f", {summary.reason}" if summary.reason else ""),
+        )
+    ]
     final = "  ".join(f"{name} {value:.4f}" for name, value in summary.final.items())
     rows += [("final", final)] if final else []
     rows += [("best version", summary.best)] if summary.best else []

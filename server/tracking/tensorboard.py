@@ -41,7 +41,19 @@ RUN_TAGS = frozenset(
 )
 """What belongs to the run and not to a round: written anew by every try, at step 0."""
 
-NOT_HYPERPARAMETERS = frozenset({"hydra", "run_id", "run_dir", "registry_dir"})
+NOT_HYPERPARAMETERS = frozenset(
+    {
+        "run_dir",
+        "registry_dir",
+        "server.tensorboard",
+        "server.terminal",
+        "engine.name",
+        "engine.num_actors",
+        "engine.address",
+        "engine.task_threads",
+    }
+)
+"""Settings that a result does not depend on."""
 
 USUALLY_COMPARED = ("algorithm", "client.learning_rate", "partition", "seed", "strategy")
 
@@ -73,9 +85,7 @@ SUCCEEDED = {"finished": True, "stopped early": True, "stopped by faults": False
 class TensorBoardObserver:
     """Writes tensorboard/ in the run's folder. A resumed run leaves each step exactly once in it."""
 
-    def __init__(self, *, compared: Sequence[str] = ()) -> None:
-        """``compared`` are the config keys in which this run differs from others; none: the usual ones."""
-        self._compared = compared or USUALLY_COMPARED
+    def __init__(self) -> None:
         self._run: RunRecord | None = None
         self._path: Path | None = None
         self._described: set[str] = set()
@@ -87,7 +97,7 @@ class TensorBoardObserver:
 
         self._run = run
         self._path = events.begin(run.run_dir / FOLDER, keep=of_an_earlier_round)
-        for value in run_values(run, compared=self._compared):
+        for value in run_values(run):
             events.append(self._path, [value], step=0)
 
     def on_phase(self, round: int, phase: str, done: int, of: int) -> None:
@@ -112,11 +122,11 @@ class TensorBoardObserver:
             value.metadata.summary_description = DESCRIPTIONS.get(value.tag.partition("/")[0], "")
 
 
-def run_values(run: RunRecord, *, compared: Sequence[str]) -> Iterator[Value]:
+def run_values(run: RunRecord) -> Iterator[Value]:
     """What is known of a run before its first round."""
     chosen = hyperparameters(run.config) | {"engine": run.engine}
     metrics = {f"global/{name}": f"final {name}" for name in sorted(EXPECTED[run.signature.task])}
-    yield summaries.experiment(chosen, first=compared, metrics=metrics)
+    yield summaries.experiment(chosen, first=USUALLY_COMPARED, metrics=metrics)
     yield summaries.session_start(chosen, group=run.run_id)
     yield summaries.layout(CHARTS)
     yield summaries.text(CONFIG_TAG, f"```yaml\n{yaml.safe_dump(_plain(run.config), sort_keys=False)}```\n")
@@ -150,21 +160,28 @@ def round_values(record: RoundRecord, *, class_names: Sequence[str]) -> Iterator
 
 
 def hyperparameters(config: Mapping[str, Any]) -> dict[str, Hyperparameter]:
-    """The plain values of a nested config by dotted name; a group's own ``name`` stands for the group.
+    """The plain values of a nested config by dotted name. A group is named by its ``name``, or by what it builds.
 
-    >>> hyperparameters({"seed": 1, "algorithm": {"name": "fedprox", "mu": 0.1}, "run_dir": "outputs/1"})
+    >>> hyperparameters({"seed": 1, "algorithm": {"_target_": "fl.algorithms.fedprox.build", "mu": 0.1}})
     {'seed': 1, 'algorithm': 'fedprox', 'algorithm.mu': 0.1}
+    >>> hyperparameters({"strategy": {"_target_": None}, "dataset": {"name": "mnist"}, "run_dir": "outputs/1"})
+    {'strategy': 'own', 'dataset': 'mnist'}
     """
     found: dict[str, Hyperparameter] = {}
 
     def walk(values: Mapping[str, Any], prefix: str) -> None:
         for key, value in values.items():
+            name, group = f"{prefix}{key}", prefix.rstrip(".")
+            if name in NOT_HYPERPARAMETERS:
+                continue
             if isinstance(value, Mapping):
-                walk(value, f"{prefix}{key}.")
+                walk(value, f"{name}.")
+            elif group and key == "_target_":
+                found[group] = str(value).removesuffix(".build").rpartition(".")[2] if value else "own"
             elif isinstance(value, bool | int | float | str):
-                found[prefix.rstrip(".") if prefix and key == "name" else f"{prefix}{key}"] = value
+                found[group if group and key == "name" else name] = value
 
-    walk({key: value for key, value in config.items() if key not in NOT_HYPERPARAMETERS}, "")
+    walk(config, "")
     return found
 
 

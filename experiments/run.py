@@ -1,0 +1,170 @@
+"""One run on this machine: data prepared, engine started, the ServerApp called on our grid.
+
+Here the two sides are put together, and here alone: the centre gets its own folder, the devices theirs.
+
+    RUN/config.yaml     written before anything else          RUN/centre/     public part and test set: the server's
+    RUN/run.json        the run's id in the registry          RUN/devices/    private partitions, states, own models
+    RUN/metrics.jsonl, summary.json, tensorboard/, state/     what the rounds leave behind
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fl.errors import BadInput
+from fl.files import read_json, writable_folder, write_bytes, write_json
+
+CONFIG, RUN = "config.yaml", "run.json"
+
+
+def simulate(config: Mapping[str, Any]) -> Path:
+    """Run a composed configuration in ``config["run_dir"]``; returns that folder.
+
+    Raises BadInput before any training, having removed what it had begun; StoppedByFaults or Interrupted after the
+    summary is written.
+    """
+    began = time.time()
+    run_dir = writable_folder(Path(config["run_dir"]).resolve(), key="run_dir")
+    if (run_dir / CONFIG).exists():
+        allowed = f"a new folder; this one holds a run, which goes on with: fl resume {run_dir}"
+        raise BadInput(key="run_dir", got=str(run_dir), allowed=allowed)
+    with _only_writer(run_dir):
+        write_bytes(run_dir / CONFIG, yaml.safe_dump(dict(config), sort_keys=False).encode())
+        try:
+            _run(config, run_dir, began)
+        except BadInput:
+            if not (run_dir / RUN).exists():  # nothing was saved yet: leave no half-made run behind
+                shutil.rmtree(run_dir, ignore_errors=True)
+            raise
+    return run_dir
+
+
+def resume(run_dir: Path) -> Path:
+    """Go on after the last committed round of the run in ``run_dir``; one without any starts over.
+
+    Raises BadInput with key ``RUN_DIR`` where there is no run, or it is being written by somebody else.
+    """
+    run_dir = run_dir.resolve()
+    if not (run_dir / CONFIG).is_file():
+        raise BadInput(key="RUN_DIR", got=str(run_dir), allowed="the folder of a run: one with a config.yaml")
+    with _only_writer(run_dir):
+        _run(yaml.safe_load((run_dir / CONFIG).read_text()), run_dir, time.time())
+    return run_dir
+
+
+def _run(config: Mapping[str, Any], run_dir: Path, began: float) -> None:
+    from clients.flower_internals import begin_run, server_context
+    from clients.grid import UnitGrid
+    from clients.setting import open_setting
+    from experiments import engine as engines
+    from fl.cohorts import check_cohort_size
+    from fl.registry import Registry
+    from fl.wire import flatten
+    from server import interrupts
+    from server.app import app, check
+
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+    centre, partitions, states = run_dir / "centre", run_dir / "devices" / "partitions", run_dir / "devices" / "states"
+    facts = _prepare(config, run_dir, centre=centre, partitions=partitions)
+    values = {**config, "num_clients": facts["num_clients"]}
+    values["cohort_size"] = check_cohort_size(config.get("cohort_size"), facts["num_clients"])
+    setting = open_setting(values, partitions=partitions, states=states)
+    check(values, centre)
+    engine = engines.choose(
+        config["engine"], setting, num_rounds=int(config["num_rounds"]), cohort_size=values["cohort_size"]
+    )
+    registry = Registry(writable_folder(Path(config["registry_dir"]).resolve(), key="registry_dir"))
+    run_id = _run_id(run_dir, registry)
+    newest = registry.latest(run_id)
+    for store in (setting.states, setting.personal):
+        if store is not None:
+            store.drop_from(newest.round + 1 if newest else 0)
+    run = {
+        "id": run_id,
+        "dir": str(run_dir),
+        "registry": str(registry.folder),
+        "centre": str(centre),
+        "picture": facts.get("picture") or "",
+        "engine": engine.name,
+        "began": began,
+        "summary": {
+            "engine_asked": config["engine"]["name"],
+            "engine_reason": engine.reason,
+            "num_actors": engine.num_actors,
+            "private_examples_read_by": "actors" if engine.name == "ray" else "this process",
+        },
+    }
+    with interrupts.handled():
+        executor = engines.open_executor(engine, setting, values, partitions=partitions, states=states)
+        try:
+            grid = UnitGrid(
+                run_id=run_id,
+                num_clients=facts["num_clients"],
+                unit_size=int(config["engine"]["unit_size"]),
+                executor=executor,
+            )
+            app(grid, server_context(begin_run(run_id), flatten({**values, "run": run})))
+        finally:
+            executor.close()
+
+
+def _prepare(config: Mapping[str, Any], run_dir: Path, *, centre: Path, partitions: Path) -> dict[str, Any]:
+    """Load, partition and write the data, once; a resumed run finds it as it was."""
+    from fl.data.catalog import load
+    from fl.data.prepare import prepare
+
+    known = run_dir / "devices" / "prepared.json"
+    if known.exists():
+        return dict(read_json(known))
+    options = dict(config["dataset"])
+    name = str(options.pop("name"))
+    public, held_out, validation, test = (
+        float(options.pop(f"{part}_fraction")) for part in ("public", "held_out", "validation", "test")
+    )
+    partition = dict(config["partition"])
+    seed = int(config["seed"])
+    prepared = prepare(
+        load(name, **{k: v for k, v in options.items() if not k.startswith("_")}, seed=seed),
+        partition=str(partition.pop("name")),
+        partition_options=partition,
+        num_clients=config.get("num_clients"),
+        seed=seed,
+        public_fraction=public if config["server"]["seeding"] == "pretrained" else 0.0,
+        held_out_fraction=held_out,
+        validation_fraction=validation,
+        test_fraction=test,
+        centre_dir=centre,
+        devices_dir=partitions,
+    )
+    facts = {"num_clients": prepared.num_clients, "picture": str(prepared.picture)}
+    write_json(known, facts)
+    return facts
+
+
+def _run_id(run_dir: Path, registry: Any) -> str:
+    """The run's id in the registry: claimed once, named after its folder."""
+    path = run_dir / RUN
+    if not path.exists():
+        write_json(path, {"run_id": registry.claim_run_id(run_dir.name)})
+    return str(read_json(path)["run_id"])
+
+
+@contextmanager
+def _only_writer(run_dir: Path) -> Iterator[None]:
+    """Hold the run's folder; a process that dies lets go of it by dying."""
+    with (run_dir / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            allowed = "a run that no other process is writing"
+            raise BadInput(key="run_dir", got=str(run_dir), allowed=allowed) from error
+        yield

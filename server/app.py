@@ -1,0 +1,281 @@
+"""The Flower ServerApp: the centre. It runs unchanged on a real SuperLink.
+
+Everything it needs comes by run config, as flat values. Of the data it opens the centre's own folder alone: the
+public part and the held-out test set. ``run.centre`` names that folder, ``run.dir`` where the run's files go,
+``run.registry`` where versions go; a run that has versions there goes on after the last of them.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import Strategy
+from torch import nn
+
+from fl.algorithms.algorithm import load_algorithm
+from fl.cohorts import check_cohort_size
+from fl.data.centre import Centre, open_centre
+from fl.errors import BadInput, Interrupted, MeadowError, StoppedByFaults
+from fl.metrics import Statistics, values
+from fl.models import arrays
+from fl.models.build import build_model
+from fl.models.evaluate import evaluate
+from fl.models.tasks import derived
+from fl.parameters import Parameters, copy, num_values
+from fl.registry import Registry
+from fl.wire import unflatten
+from server.history import History, open_history
+from server.personal import final_comparison
+from server.policies import Policies, closes_after
+from server.records import RunRecord, RunSummary
+from server.rounds import RoundLoop, RoundOptions, Totals
+from server.seeding import seed_model, share_better_than_random
+from server.stock import build_stock
+from server.strategy import AlgorithmStrategy, wait_for_nodes
+from server.tracking import fan_out, observers
+
+MOST_ASKED_ABOUT_VERSION_0 = 100
+"""Clients asked whether version 0 beats a random model: enough for a share, however large the population."""
+
+SELECTED_BY = {"classification": "accuracy", "next_token": "accuracy", "regression": "loss"}
+
+DEFAULT_REGISTRY = Path("outputs") / "registry"
+"""Where `fl` looks for versions when it is not told."""
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """One run, from version 0 or from where it stopped, to its summary.
+
+    Raises StoppedByFaults or Interrupted after the summary is written: every committed version stays.
+    """
+    torch.set_num_threads(1)
+    settings = unflatten(context.run_config)
+    run, seed = settings["run"], int(settings["seed"])
+    began = float(run.get("began") or time.time())
+    run_dir, registry, centre = Path(run["dir"]), Registry(run["registry"]), open_centre(Path(run["centre"]))
+    run_dir.mkdir(parents=True, exist_ok=True)
+    num_clients = int(settings.get("num_clients") or centre.num_clients)
+    options = round_options(settings, num_clients)
+    module = _module(settings, centre)
+    random_model = copy(arrays.parameters_of(module))
+    strategy = build_strategy(settings, random_model, arrays.trainable_names(module), options, num_clients)
+    history = open_history(
+        settings,
+        registry=registry,
+        run_id=str(run.get("id") or registry.claim_run_id(run_dir.name)),
+        run_dir=run_dir,
+        centre=centre,
+        task_metric=SELECTED_BY[centre.signature.task],
+    )
+    resumed = history.resume(strategy)
+    observer = fan_out(
+        observers(
+            terminal=bool(settings["server"].get("terminal", True)) and sys.stderr.isatty(),
+            tensorboard=bool(settings["server"].get("tensorboard", True)),
+            default_registry=DEFAULT_REGISTRY,
+        )
+    )
+    loop = RoundLoop(
+        grid=grid,
+        strategy=strategy,
+        options=options,
+        policies=Policies(deadline=closes_after(settings["server"].get("deadline_seconds"))),
+        seed=seed,
+        evaluate=partial(measure, module=module, centre=centre),
+        commit=partial(history.commit, strategy=strategy),
+        observer=observer,
+    )
+    observer.on_start(
+        RunRecord(
+            run_id=history.run_id,
+            run_dir=run_dir,
+            registry_dir=registry.folder,
+            config=history.fields["config"],
+            signature=centre.signature,
+            dataset=centre.name,
+            num_clients=num_clients,
+            cohort_size=options.cohort_size,
+            num_rounds=options.num_rounds,
+            first_round=resumed[1].round if resumed else 0,
+            engine=str(run.get("engine", "superlink")),
+            num_parameters=num_values(random_model),
+            partition_picture=Path(run["picture"]) if run.get("picture") else None,
+        )
+    )
+    registry.start_run(history.run_id, {"run_dir": str(run_dir.resolve()), "dataset": centre.name})
+    registry.keep_examples(history.run_id, centre.test.x, centre.test.y)
+    totals = resumed[0] if resumed else Totals(parameters=random_model)
+    ready = time.time()
+    stopped: MeadowError | None = None
+    extra: dict[str, Any] = {}
+    try:
+        if resumed:
+            observer.on_round(resumed[1])
+        else:
+            _begin(loop, history, totals, module, centre, settings)
+        loop.run(totals)
+        if settings["client"].get("personal") and settings["server"].get("personal_evaluation", True):
+            nodes = wait_for_nodes(grid, options.cohort_size)
+            extra["personal"] = final_comparison(grid, nodes, totals.parameters, round=totals.round, run_dir=run_dir)
+    except (StoppedByFaults, Interrupted) as error:
+        stopped = error
+    seconds = {"setup": ready - began, "rounds": time.time() - ready, "total": time.time() - began}
+    _finish(loop, history, totals, stopped, seconds=seconds, extra={**dict(run.get("summary") or {}), **extra})
+    if stopped:
+        raise stopped
+
+
+def _begin(
+    loop: RoundLoop, history: History, totals: Totals, module: nn.Module, centre: Centre, settings: Mapping[str, Any]
+) -> None:
+    """Version 0: seeded, compared with a random model on clients' own test parts, and committed."""
+    random_model = totals.parameters
+    seeded = seed_model(
+        module,
+        how=str(settings["server"]["seeding"]),
+        centre=centre,
+        registry=history.registry,
+        options=settings["server"],
+        seed=loop.seed,
+    )
+    facts = dict(seeded.facts)
+    if facts["how"] != "random":
+        nodes = wait_for_nodes(loop.grid, loop.options.cohort_size)[:MOST_ASKED_ABOUT_VERSION_0]
+        share = share_better_than_random(loop.grid, nodes, seeded.parameters, random_model)
+        facts |= {"share_better_than_random": share, "clients_asked": len(nodes)}
+    totals.parameters, history.parent, history.seeding = seeded.parameters, seeded.parent, facts
+    loop.begin(totals)
+
+
+def _finish(
+    loop: RoundLoop,
+    history: History,
+    totals: Totals,
+    stopped: MeadowError | None,
+    *,
+    seconds: dict[str, float],
+    extra: dict[str, Any],
+) -> None:
+    """The end of a run, however it came: final figures, the first champion, the summary."""
+    final = dict(totals.metrics)
+    if totals.model_sha256 and not final:
+        plain = values(loop.evaluate(totals.parameters))
+        final = {**plain, **derived(plain)}
+    status = _status(stopped, totals)
+    versions = history.committed()
+    best = history.registry.best(history.run_id) if versions else None
+    if stopped is None and versions:
+        history.registry.prune(history.run_id, history.keep)
+        history.registry.crown_if_vacant(history.run_id)
+    history.registry.finish_run(history.run_id, {"status": status})
+    seeding = dict(versions[0].manifest.get("seeding") or {}) if versions else {}
+    loop.observer.on_end(
+        RunSummary(
+            status=status,
+            reason=str(stopped or totals.stopped),
+            rounds_completed=totals.round,
+            model_sha256=totals.model_sha256,
+            final=final,
+            best=best.name if best else None,
+            seconds=seconds,
+            bytes=totals.bytes,
+            clients=totals.clients,
+            extra={"seeding": seeding, "phases": totals.seconds, **extra},
+        )
+    )
+
+
+def _status(stopped: MeadowError | None, totals: Totals) -> str:
+    if isinstance(stopped, StoppedByFaults):
+        return "stopped by faults"
+    if isinstance(stopped, Interrupted):
+        return "interrupted"
+    return "stopped early" if totals.stopped else "finished"
+
+
+def check(settings: Mapping[str, Any], centre: Path) -> None:
+    """Everything of the server's that can be wrong in ``settings``, before anything starts; BadInput names it."""
+    opened = open_centre(centre)
+    num_clients = int(settings["num_clients"])
+    module, options = _module(settings, opened), round_options(settings, num_clients)
+    build_strategy(settings, arrays.parameters_of(module), arrays.trainable_names(module), options, num_clients)
+    if settings["server"]["seeding"] == "pretrained" and not len(opened.public.y):
+        allowed = "random, or a dataset.public_fraction that leaves the server some public examples"
+        raise BadInput(key="server.seeding", got="pretrained", allowed=allowed)
+
+
+def _module(settings: Mapping[str, Any], centre: Centre) -> nn.Module:
+    arguments = dict(settings["model"])
+    target = str(arguments.pop("_target_"))
+    return build_model(target=target, arguments=arguments, signature=centre.signature, seed=int(settings["seed"]))
+
+
+def measure(parameters: Parameters, *, module: nn.Module, centre: Centre) -> Statistics:
+    """Statistics of ``parameters`` on the server's held-out test set."""
+    arrays.load_parameters(module, parameters)
+    return evaluate(module, centre.test.x, centre.test.y, centre.signature)
+
+
+def round_options(settings: Mapping[str, Any], num_clients: int) -> RoundOptions:
+    """How the rounds go, from the settings of a run; BadInput names what is wrong."""
+    server = settings["server"]
+    early = server.get("early_stopping") or {}
+    quorum = float(server.get("quorum", 0.5))
+    if not 0 <= quorum <= 1:
+        raise BadInput(key="server.quorum", got=quorum, allowed="0 to 1, a share of the cohort")
+    return RoundOptions(
+        num_rounds=int(settings["num_rounds"]),
+        cohort_size=check_cohort_size(settings.get("cohort_size"), num_clients),
+        evaluate_every=settings.get("evaluate_every"),
+        evaluate_clients_every=settings.get("evaluate_clients_every"),
+        quorum=quorum,
+        round_retries=int(server.get("round_retries", 2)),
+        stop_metric=early.get("metric"),
+        patience=int(early.get("patience", 10)),
+        min_delta=float(early.get("min_delta", 0.0)),
+    )
+
+
+def build_strategy(
+    settings: Mapping[str, Any],
+    initial: Parameters,
+    trainable: tuple[str, ...],
+    options: RoundOptions,
+    num_clients: int,
+) -> Strategy:
+    """Flower's own strategy where ``strategy`` names one, else our algorithm as a strategy."""
+    chosen = settings.get("strategy") or {}
+    algorithm = load_algorithm(settings["algorithm"])
+    if chosen.get("_target_"):
+        if algorithm.keeps_client_state:
+            allowed = f"fedavg or fedprox; {algorithm.name} needs its own server half: strategy=own"
+            raise BadInput(key="algorithm", got=algorithm.name, allowed=allowed)
+        return build_stock(
+            chosen,
+            num_clients=num_clients,
+            cohort_size=options.cohort_size,
+            learning_rate=float(settings["client"]["learning_rate"]),
+            evaluate=options.evaluate_clients_every is not None,
+        )
+    policies = Policies()
+    return AlgorithmStrategy(
+        algorithm=algorithm,
+        initial=initial,
+        trainable=trainable,
+        population=num_clients,
+        cohort_size=options.cohort_size,
+        available=policies.available,
+        choose=policies.choose,
+        seed=int(settings["seed"]),
+    )

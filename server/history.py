@@ -1,0 +1,140 @@
+"""A run's past: what was committed, what goes into a commit, and where to go on.
+
+A round exists when its manifest does. Before that its strategy state is written, so that whoever finds the manifest
+finds everything; what a dead run left of a round without a manifest is written over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flwr.serverapp.strategy import Strategy
+
+from fl.data.centre import Centre
+from fl.errors import CorruptFile
+from fl.metrics import Confusion
+from fl.models.imports import source_sha256
+from fl.parameters import Parameters, num_bytes, num_values
+from fl.registry import Registry, Version, code_state
+from server.records import RoundRecord
+from server.rounds import LOWER_IS_BETTER, Totals
+from server.strategy_state import load_state, save_state
+
+PRUNE_EVERY = 20
+"""Rounds between two looks at which parameters may go."""
+
+IN_MANIFEST = ("metrics", "cohort")
+"""Facts of a round that have a place of their own in the manifest; the others stand under ``record``."""
+
+
+@dataclass
+class History:
+    """The versions of one run in ``registry``. ``fields`` are the same in each of its manifests."""
+
+    registry: Registry
+    run_id: str
+    run_dir: Path
+    fields: Mapping[str, Any]
+    keep: str = "all"
+    parent: Version | None = None
+    seeding: Mapping[str, Any] = field(default_factory=dict)
+
+    def committed(self) -> list[Version]:
+        """The run's versions by round."""
+        return self.registry.versions(self.run_id)
+
+    def commit(self, parameters: Parameters, facts: Mapping[str, Any], *, strategy: Strategy) -> str:
+        """Make a round's model a version with its evidence; returns its name. Durable when it returns."""
+        round = int(facts["round"])
+        path = self._state_path(round)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_state(strategy, path)
+        own = {name: facts[name] for name in IN_MANIFEST if name in facts}
+        fields = {
+            **self.fields,
+            **own,
+            "run_id": self.run_id,
+            "round": round,
+            "record": _plain({k: v for k, v in facts.items() if k not in own}),
+            "num_parameters": num_values(parameters),
+            "bytes": num_bytes(parameters),
+            "seeding": dict(self.seeding) if round == 0 else {},
+        }
+        if round == 0:
+            fields["parent"] = self.parent
+        version = self.registry.commit(parameters, fields)
+        self._state_path(round - 2).unlink(missing_ok=True)
+        if self.keep != "all" and round % PRUNE_EVERY == 0:
+            self.registry.prune(self.run_id, self.keep)
+        return version.name
+
+    def resume(self, strategy: Strategy) -> tuple[Totals, RoundRecord] | None:
+        """Where the run stands: its totals, and the record of its last round. None for a run without a version.
+
+        Puts the strategy's state of that round into ``strategy``.
+        """
+        versions = self.committed()
+        if not versions:
+            return None
+        last = versions[-1]
+        load_state(strategy, self._state_path(last.round))
+        totals = Totals(parameters=self.registry.parameters(last))
+        records = [record_of(version) for version in versions]
+        for record in records:
+            totals.include(record)
+        return totals, records[-1]
+
+    def _state_path(self, round: int) -> Path:
+        return self.run_dir / "state" / f"{round:06d}.safetensors"
+
+
+def open_history(
+    values: Mapping[str, Any], *, registry: Registry, run_id: str, run_dir: Path, centre: Centre, task_metric: str
+) -> History:
+    """The history of a run with these settings, new or to be resumed."""
+    model = dict(values["model"])
+    target = model.pop("_target_")
+    metric = values["server"].get("selection_metric") or task_metric
+    fields = {
+        "config": {k: v for k, v in values.items() if k != "run"},
+        "seed": int(values["seed"]),
+        "dataset": {"name": centre.name, "fingerprint": centre.fingerprint},
+        "signature": centre.signature.to_dict(),
+        "model": {"target": target, "arguments": model, "source_sha256": source_sha256(target)},
+        "code": code_state(),
+        "selection": {"metric": metric, "direction": "min" if metric in LOWER_IS_BETTER else "max"},
+    }
+    keep = str(values["server"].get("keep_versions", "all"))
+    return History(registry=registry, run_id=run_id, run_dir=run_dir, fields=fields, keep=keep)
+
+
+def record_of(version: Version) -> RoundRecord:
+    """The round's record as its manifest tells it. Raises CorruptFile if the manifest was not written by a run."""
+    manifest = version.manifest
+    facts = dict(manifest.get("record") or {})
+    if not {"clients", "bytes", "seconds"} <= facts.keys():
+        raise CorruptFile(path=str(version.path), why="the manifest has no record of its round")
+    table = facts.pop("confusion", None)
+    confusion = Confusion(tuple(tuple(row) for row in table)) if table else None
+    metrics = {name: value for name, value in version.metrics.items() if value is not None}
+    known = {**facts, "metrics": metrics, "cohort": manifest.get("cohort", ()), "confusion": confusion}
+    known |= {"round": version.round, "version": version.name, "model_sha256": version.model_sha256}
+    return RoundRecord(**known)
+
+
+def _plain(value: Any) -> Any:
+    """JSON's kinds of values; a number that is not finite becomes null."""
+    match value:
+        case Confusion(counts):
+            return [list(row) for row in counts]
+        case Mapping():
+            return {str(k): _plain(v) for k, v in value.items()}
+        case list() | tuple():
+            return [_plain(v) for v in value]
+        case float():
+            return value if value == value and abs(value) != float("inf") else None
+        case _:
+            return value

@@ -1,0 +1,63 @@
+"""Ctrl-C and SIGTERM: a round is finished or abandoned cleanly, a commit is never cut in two.
+
+The first signal raises Interrupted, at once or as soon as a ``deferred`` block is left. A second one finds Python's
+own handlers back in place and stops the process as it always would.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from fl.errors import Interrupted
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class _State:
+    depth = 0
+    pending: str | None = None
+
+
+@contextmanager
+def handled() -> Iterator[None]:
+    """Turn the first signal within the block into Interrupted. For the main thread only."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def first(number: int, frame: FrameType | None) -> None:
+        restore()
+        _State.pending = signal.Signals(number).name
+        if not _State.depth:
+            _raise_pending()
+
+    for number in SIGNALS:
+        signal.signal(number, first)
+    try:
+        yield
+    finally:
+        restore()
+        _State.pending = None
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Let the block finish before a signal takes effect."""
+    _State.depth += 1
+    try:
+        yield
+    finally:
+        _State.depth -= 1
+    if not _State.depth:
+        _raise_pending()
+
+
+def _raise_pending() -> None:
+    name, _State.pending = _State.pending, None
+    if name:
+        raise Interrupted(signal=name)

@@ -1,0 +1,322 @@
+"""The round loop: ask, gather, aggregate, commit, tell the observers.
+
+It calls any Flower Strategy through its four public methods, and adds what Flower's own loop lacks: it starts at any
+round, closes every round, keeps a version of each, stops early, and resumes. Every draw of randomness in it has the
+address (seed, purpose, round), so a stock strategy that uses the process-wide generators is reproducible too.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from flwr.app import ArrayRecord, ConfigRecord, Message
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from fl import wire
+from fl.decisions import Action
+from fl.errors import StoppedByFaults
+from fl.messages import EvaluationReport
+from fl.metrics import Confusion, Mean, Statistics, merge, quantiles, values
+from fl.models.tasks import derived
+from fl.parameters import Parameters, cast, sha256
+from fl.seeds import process_wide
+from server import interrupts
+from server.policies import AvailableGrid, Policies, may_commit, may_go_on
+from server.records import CLIENT_COUNTS, PHASES, Observer, RoundRecord
+from server.replies import Tally, reports, tally
+from server.strategy import wait_for_nodes
+
+LOWER_IS_BETTER = ("loss", "mse", "rmse", "mae", "perplexity")
+
+
+@dataclass(frozen=True)
+class RoundOptions:
+    """How a run's rounds go; see conf/ for what each means to a user."""
+
+    num_rounds: int
+    cohort_size: int
+    evaluate_every: int | None = 1
+    evaluate_clients_every: int | None = None
+    quorum: float = 0.5
+    round_retries: int = 2
+    stop_metric: str | None = None
+    patience: int = 10
+    min_delta: float = 0.0
+
+
+@dataclass
+class Totals:
+    """Where a run stands; readable at any moment, also after it was cut short."""
+
+    parameters: Parameters
+    round: int = 0
+    model_sha256: str = ""
+    metrics: dict[str, float] = field(default_factory=dict)
+    history: list[Mapping[str, float]] = field(default_factory=list)
+    clients: dict[str, int] = field(default_factory=lambda: dict.fromkeys(CLIENT_COUNTS, 0))
+    bytes: dict[str, int] = field(default_factory=lambda: {"down": 0, "up": 0})
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
+    stopped: str = ""
+
+    def include(self, record: RoundRecord) -> None:
+        """Take a committed round into account."""
+        self.round, self.model_sha256, self.metrics = record.round, record.model_sha256, dict(record.metrics)
+        if record.metrics:
+            self.history.append(record.metrics)
+        for mine, its in ((self.clients, record.clients), (self.bytes, record.bytes)):
+            for name, value in its.items():
+                mine[name] += value
+        for name, took in record.seconds.items():
+            self.seconds[name] += took
+
+
+class Commit(Protocol):
+    """Makes a round's model a version, durably; returns its name."""
+
+    def __call__(self, parameters: Parameters, record: dict[str, Any]) -> str: ...
+
+
+@runtime_checkable
+class ReportsProgress(Protocol):
+    """A grid that can tell how far a round has come."""
+
+    progress: Callable[[int, int], None] | None
+
+
+class Clock:
+    """Seconds a phase of one round; the phases of a round add up to its total."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+        self.seconds = dict.fromkeys(PHASES, 0.0)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time a block as part of phase ``name``."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] += time.perf_counter() - began
+
+    def stop(self) -> dict[str, float]:
+        """The phases, and the total since the clock was made."""
+        self.seconds["total"] = time.perf_counter() - self._began
+        return self.seconds
+
+
+@dataclass(frozen=True)
+class RoundLoop:
+    """What the rounds of one run are made of. ``evaluate`` measures parameters on the server's test set."""
+
+    grid: Grid
+    strategy: Strategy
+    options: RoundOptions
+    policies: Policies
+    seed: int
+    evaluate: Callable[[Parameters], Statistics]
+    commit: Commit
+    observer: Observer
+
+    def begin(self, totals: Totals, **more: Any) -> None:
+        """Round 0: version 0 as it was seeded, before any training."""
+        clock = Clock()
+        self._close(totals, 0, totals.parameters, clock, cohort=(), **more)
+
+    def run(self, totals: Totals) -> None:
+        """Every round after ``totals.round``. Raises StoppedByFaults or Interrupted; ``totals`` is how far it came."""
+        while totals.round < self.options.num_rounds:
+            self._round(totals, totals.round + 1)
+            if self._stop_early(totals):
+                return
+
+    def _round(self, totals: Totals, round: int) -> None:
+        clock = Clock()
+        parameters, counted, down = self._train(totals.parameters, round, clock)
+        arrays = wire.array_record(parameters)
+        clients, bytes_evaluated = self._evaluate_clients(arrays, round, clock)
+        self._close(
+            totals,
+            round,
+            parameters,
+            clock,
+            clients=counted.counts,
+            bytes={"down": down + bytes_evaluated, "up": counted.bytes_up},
+            cohort=counted.cohort,
+            train_metrics=counted.train_metrics(),
+            update_norms=[row["update-norm"] for row in counted.rows if "update-norm" in row],
+            refused=counted.refused,
+            failed=counted.failed,
+            **clients,
+        )
+
+    def _train(self, start: Parameters, round: int, clock: Clock) -> tuple[Parameters, Tally, int]:
+        """Ask cohorts until one meets the quorum: the new parameters, the counts, and the bytes sent."""
+        down = 0
+        before: list[Tally] = []
+        for attempt in range(self.options.round_retries + 1):
+            config = ConfigRecord({"version": round - 1, "attempt": attempt})
+            arrays = wire.array_record(start)
+            with self._random("configure_train", round, attempt):
+                grid = self._available(round)
+                messages = list(self.strategy.configure_train(round, arrays, config, grid))
+            down += sum_bytes(messages)
+            replies = self._ask(messages, round, "train", clock)
+            counted = tally(messages, replies, version=round - 1)
+            decision = may_commit(
+                asked=counted.asked,
+                answered=counted.answered,
+                quorum=self.options.quorum,
+                attempt=attempt,
+                retries=self.options.round_retries,
+            )
+            if decision.action is Action.GO_ON:
+                with clock.phase("aggregate"), self._random("aggregate_train", round, attempt):
+                    aggregated, _ = self.strategy.aggregate_train(round, replies)
+                if aggregated is not None:
+                    return self._in_dtype(aggregated, start), _with_failed_tries(counted, before), down
+            before.append(counted)
+        last = before[-1]
+        reasons = [f"client {item['client']}: {item['reason']}" for item in [*last.failed, *last.refused]]
+        raise StoppedByFaults(round=round, asked=last.asked, answered=last.answered, reasons=reasons)
+
+    def _evaluate_clients(self, arrays: ArrayRecord, round: int, clock: Clock) -> tuple[dict[str, Any], int]:
+        if not self._due(self.options.evaluate_clients_every, round):
+            return {}, 0
+        config = ConfigRecord({"version": round})
+        with self._random("configure_evaluate", round, 0):
+            messages = list(self.strategy.configure_evaluate(round, arrays, config, self._available(round)))
+        replies = self._ask(messages, round, "evaluate", clock)
+        with clock.phase("evaluate"), self._random("aggregate_evaluate", round, 0):
+            self.strategy.aggregate_evaluate(round, [reply for reply in replies if reply.has_content()])
+        return over_clients(reports(replies, round=round)), sum_bytes(messages)
+
+    def _close(self, totals: Totals, round: int, parameters: Parameters, clock: Clock, **more: Any) -> None:
+        """Measure, commit, tell: the end of every round, 0 included."""
+        statistics: Statistics = {}
+        if self._due(self.options.evaluate_every, round) or round in (0, self.options.num_rounds):
+            with clock.phase("evaluate"):
+                statistics = self.evaluate(parameters)
+        plain = values(statistics)
+        confusion = statistics.get("confusion")
+        facts = {
+            "round": round,
+            "model_sha256": sha256(parameters),
+            "metrics": {**plain, **derived(plain)} if plain else {},
+            "clients": dict.fromkeys(CLIENT_COUNTS, 0),
+            "bytes": {"down": 0, "up": 0},
+            "confusion": confusion if isinstance(confusion, Confusion) else None,
+            **more,
+        }
+        with interrupts.deferred():
+            with clock.phase("commit"):
+                version = self.commit(parameters, {**facts, "seconds": dict(clock.seconds)})
+            record = RoundRecord(version=version, seconds=clock.stop(), **facts)
+            totals.parameters = parameters
+            totals.include(record)
+            self.observer.on_round(record)
+
+    def _ask(self, messages: Sequence[Message], round: int, phase: str, clock: Clock) -> list[Message]:
+        if isinstance(self.grid, ReportsProgress):
+            self.grid.progress = lambda done, of: self.observer.on_phase(round, phase, done, of)
+        with clock.phase(phase):
+            return list(self.grid.send_and_receive(messages, timeout=self.policies.deadline(round)))
+
+    def _available(self, round: int) -> Grid:
+        nodes = wait_for_nodes(self.grid, self.options.cohort_size)
+        allowed = self.policies.available(round, nodes)
+        return self.grid if len(allowed) == len(nodes) else AvailableGrid(self.grid, allowed)
+
+    def _random(self, purpose: str, round: int, attempt: int) -> Any:
+        return process_wide(self.seed, purpose=f"{purpose}/{attempt}", round=round)
+
+    def _in_dtype(self, arrays: ArrayRecord, like: Parameters) -> Parameters:
+        """The aggregate as the model has it: some stock strategies compute in other dtypes."""
+        found = wire.arrays_of(arrays)
+        named = dict(zip(like, found.values(), strict=True)) if found.keys() != like.keys() else found
+        return {name: cast(named[name], value).reshape(value.shape) for name, value in like.items()}
+
+    def _due(self, every: int | None, round: int) -> bool:
+        return every is not None and (round % every == 0 or round == self.options.num_rounds)
+
+    def _stop_early(self, totals: Totals) -> bool:
+        metric = self.options.stop_metric
+        if metric is None:
+            return False
+        decision = may_go_on(
+            [m[metric] for m in totals.history if metric in m],
+            patience=self.options.patience,
+            min_delta=self.options.min_delta,
+            higher_is_better=metric not in LOWER_IS_BETTER,
+        )
+        totals.stopped = decision.reason if decision.action is Action.STOP else ""
+        return bool(totals.stopped)
+
+
+def over_clients(found: Sequence[EvaluationReport]) -> dict[str, Any]:
+    """What is recorded of clients' own evaluations: quantiles over clients, and what their own models gained."""
+    by_client = [values(report.statistics) for report in found]
+    names = sorted({name for row in by_client for name in row})
+    client_metrics = {name: quantiles([row[name] for row in by_client if name in row]) for name in names}
+    return {"client_metrics": client_metrics, "personal": personal_gain(found)}
+
+
+def personal_gain(found: Sequence[EvaluationReport]) -> dict[str, float]:
+    """How devices' own models compare with the global one on their own test parts; {} where they keep none.
+
+    The gain is in accuracy where the task has one, else how far the loss fell.
+    """
+    gains, lags = [], []
+    for report in found:
+        gain = gain_of(report)
+        if gain is not None:
+            gains.append(gain)
+            lags.append(values(report.statistics).get("lag", 0.0))
+    if not gains:
+        return {}
+    pooled = values(merge(report.statistics for report in found))
+    return {
+        "gain": sum(gains) / len(gains),
+        "share_better": sum(g > 0 for g in gains) / len(gains),
+        "share_worse": sum(g < 0 for g in gains) / len(gains),
+        "lag": sum(lags) / len(lags),
+        **{name: value for name, value in pooled.items() if name.startswith("personal_")},
+    }
+
+
+def gain_of(report: EvaluationReport) -> float | None:
+    """How much better a device's own model is than the global one on its test part; None where it keeps none."""
+    numbers = values({k: s for k, s in report.statistics.items() if isinstance(s, Mean)})
+    if "personal_accuracy" in numbers:
+        return numbers["personal_accuracy"] - numbers["accuracy"]
+    if "personal_loss" in numbers:
+        return numbers["loss"] - numbers["personal_loss"]
+    return None
+
+
+def sum_bytes(messages: Sequence[Message]) -> int:
+    """Bytes of the arrays that ``messages`` carry down; a payload they share is measured once."""
+    sizes: dict[int, int] = {}
+    for message in messages:
+        key = id(message.content)
+        if key not in sizes:
+            sizes[key] = wire.record_bytes(message.content)
+    return sum(sizes[id(message.content)] for message in messages)
+
+
+def _with_failed_tries(counted: Tally, before: Sequence[Tally]) -> Tally:
+    """The counts of a round that was tried more than once: answers that did not meet the quorum count as late."""
+    if not before:
+        return counted
+    return Tally(
+        asked=counted.asked + sum(t.asked for t in before),
+        rows=counted.rows,
+        failed=[*(item for t in before for item in t.failed), *counted.failed],
+        refused=[*(item for t in before for item in t.refused), *counted.refused],
+        bytes_up=counted.bytes_up + sum(t.bytes_up for t in before),
+    )
