@@ -41,8 +41,8 @@ def run_record(run_dir: Path, **changes) -> RunRecord:
     config = {
         "seed": 7,
         "run_dir": str(run_dir),
-        "algorithm": {"name": "fedprox", "mu": 0.1},
-        "strategy": {"name": "own"},
+        "algorithm": {"_target_": "fl.algorithms.fedprox.build", "mu": 0.1},
+        "strategy": {"_target_": None},
         "client": {"learning_rate": 0.05, "personal": True},
         "dataset": {"name": "mnist", "path": None},
     }
@@ -291,7 +291,7 @@ def test_the_config_is_readable_text_and_the_partition_picture_is_an_image(tmp_p
     (text,) = read.Tensors("config")
     markdown = text.tensor_proto.string_val[0].decode()
     assert markdown.startswith("```yaml\nseed: 7\n")
-    assert "algorithm:\n  name: fedprox\n  mu: 0.1\n" in markdown
+    assert "algorithm:\n  _target_: fl.algorithms.fedprox.build\n  mu: 0.1\n" in markdown
     assert "folder: x\nl:\n- 1\n- 2\n```" in markdown
     (image,) = read.Images("data/partition")
     assert (image.step, image.encoded_image_string) == (0, picture.read_bytes())
@@ -304,11 +304,12 @@ def test_the_hparams_tab_compares_the_runs_of_a_multirun(tmp_path):
     from tensorboard.plugins.base_plugin import TBContext
     from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_groups
 
-    choices = [(seed, strategy) for seed in (1, 2) for strategy in ("fedavg", "fedadam", "fedmedian")]
+    choices = [(seed, strategy) for seed in (1, 2) for strategy in ("FedAvg", "FedAdam", "FedMedian")]
     for job, (seed, strategy) in enumerate(choices):
         run = run_record(tmp_path / str(job))
-        config = {**run.config, "seed": seed, "strategy": {"name": strategy}}
-        observer = tensorboard.TensorBoardObserver(compared=("seed", "strategy"))
+        target = f"flwr.serverapp.strategy.{strategy}"
+        config = {**run.config, "seed": seed, "strategy": {"_target_": target}, "server": {"tensorboard": True}}
+        observer = tensorboard.TensorBoardObserver()
         observer.on_start(replace(run, config=config))
         observer.on_round(round_record(0, metrics={"loss": 1.0, "accuracy": job / 10}, confusion=None))
         observer.on_end(run_summary())
@@ -319,9 +320,8 @@ def test_the_hparams_tab_compares_the_runs_of_a_multirun(tmp_path):
     metadata = context.hparams_metadata(request, "")
     described = context.experiment_from_metadata(request, "", True, metadata, [])
     shown = [info.name for info in described.hparam_infos]
-    assert shown[:2] == ["seed", "strategy"]
-    assert set(shown) > {"algorithm", "algorithm.mu", "client.learning_rate", "dataset", "engine"}
-    assert "run_dir" not in shown
+    assert shown[:4] == ["algorithm", "client.learning_rate", "seed", "strategy"]
+    assert set(shown[4:]) == {"algorithm.mu", "client.personal", "dataset", "engine"}
     assert [m.name.tag for m in described.metric_infos] == ["global/accuracy", "global/loss"]
     asked = api_pb2.ListSessionGroupsRequest(
         slice_size=100,
