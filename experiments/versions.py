@@ -300,10 +300,10 @@ def _tree(title: str, values: Mapping[str, Any]) -> RenderableType:
 
 
 def _print(*what: RenderableType) -> None:
-    """To the terminal in its width; to a file or a pipe wide enough that no hash is broken."""
+    """To the terminal in its width; to a file or a pipe so wide that no hash and no path is broken."""
     from rich.console import Console
 
-    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False, markup=False, soft_wrap=False)
+    console = Console(width=None if sys.stdout.isatty() else 10_000, highlight=False, markup=False)
     for one in what:
         console.print(one)
 
