@@ -55,7 +55,7 @@ def _found(target: str | None) -> Callable[..., Any]:
     except Exception as error:
         raise BadInput(key=_KEY, got=f"{target}, which cannot be imported ({error})", allowed=allowed) from error
     if not callable(call):
-        raise BadInput(key=_KEY, got=f"{target}, which is a {type(call).__name__}", allowed="a function")
+        raise BadInput(key=_KEY, got=f"{target} of type {type(call).__name__}", allowed="a function")
     return call  # type: ignore[no-any-return]
 
 

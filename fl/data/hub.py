@@ -88,7 +88,8 @@ def _inputs(split: Any, columns: Sequence[str], path: str) -> Array:
             among = ", ".join(split.column_names)
             allowed = f"numbers, or one column of equal arrays; choose with dataset.features=[...] among {among}"
             raise BadInput(key="dataset.features", got=got, allowed=allowed)
-        values.append(value)
+        # The numpy format widens bytes; pictures kept as arrays are bytes again, so that they are scaled as pictures.
+        values.append(value.astype(np.uint8) if getattr(split.features[column], "dtype", "") == "uint8" else value)
     if len(values) > 1 or values[0].ndim == 1:
         return np.stack(values, axis=1)
     only = values[0]

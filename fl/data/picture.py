@@ -43,11 +43,13 @@ def draw_partition(
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     colours = _colours(num_classes)
-    bottom = np.zeros(num_bars)
-    width = 0.8 if num_bars <= 40 else 0.92
+    # One outline a class, with gaps of height 0 between the bars: a tenth of the time of a patch a bar and class.
+    half = 0.4 if num_bars <= 40 else 0.46
+    edges = (np.arange(num_bars)[:, None] + np.array([-half, half])).ravel()
+    tops = np.zeros((num_classes + 1, 2 * num_bars - 1))
+    tops[1:, ::2] = counts.cumsum(axis=1).T
     for c in range(num_classes):
-        axes.bar(np.arange(num_bars), counts[:, c], width, bottom=bottom, color=colours[c])
-        bottom = bottom + counts[:, c]
+        axes.stairs(tops[c + 1], edges, baseline=tops[c], fill=True, color=colours[c], linewidth=0)
     ticks = np.unique(np.linspace(0, num_bars - 1, min(num_bars, 20)).round().astype(int))
     axes.set_xticks(ticks, [str(clients[t]) for t in ticks])
     axes.set_xlim(-0.7, num_bars - 0.3)

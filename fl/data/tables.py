@@ -8,7 +8,7 @@ gives float64 if one of the chosen columns is a DOUBLE.
 from __future__ import annotations
 
 import csv as csv_module
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,8 +51,8 @@ def csv(
             key="dataset.path", got=f"{file}, which is not text ({error})", allowed="a CSV file in UTF-8"
         ) from error
     delimiter = max(_DELIMITERS, key=lambda d: len(next(csv_module.reader([header], delimiter=d), [])))
-    query = "SELECT * FROM read_csv(?, header=true, sample_size=-1, strict_mode=true, delim=?)"
-    columns = _read(query, [str(file), delimiter], file, "CSV")
+    query = "SELECT * FROM read_csv(?, header=true, sample_size=-1, strict_mode=true, delim=?, quote=?, escape=?)"
+    columns = _read(query, [str(file), delimiter, '"', '"'], file, lambda: _ragged_row(file, delimiter))
     return _dataset("csv", file, columns, label, client, features, task, np.dtype(np.float32))
 
 
@@ -66,7 +66,7 @@ def parquet(
 ) -> Dataset:
     """Read a Parquet file."""
     file = existing_file(path, kind=".parquet")
-    columns = _read("SELECT * FROM read_parquet(?)", [str(file)], file, "Parquet")
+    columns = _read("SELECT * FROM read_parquet(?)", [str(file)], file)
     inputs = features or [name for name in columns if name not in (label, client)]
     double = any(columns[name].type == "DOUBLE" for name in inputs if name in columns)
     return _dataset(
@@ -74,7 +74,20 @@ def parquet(
     )
 
 
-def _read(query: str, values: list[str], file: Path, kind: str) -> dict[str, _Column]:
+def _ragged_row(file: Path, delimiter: str) -> str | None:
+    """The first row that has other cells than the header, in words: what DuckDB's own message buries."""
+    with file.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
+        rows = csv_module.reader(lines, delimiter=delimiter)
+        width = len(next(rows, []))
+        for number, row in enumerate(rows, start=1):
+            if row and len(row) != width:
+                return f"data row {number} has {len(row)} cells, the header {width}"
+    return None
+
+
+def _read(
+    query: str, values: list[str], file: Path, diagnose: Callable[[], str | None] = lambda: None
+) -> dict[str, _Column]:
     try:
         import duckdb
     except ImportError as error:
@@ -82,18 +95,17 @@ def _read(query: str, values: list[str], file: Path, kind: str) -> dict[str, _Co
     try:
         with duckdb.connect(":memory:") as connection:
             result = connection.execute(query, values)
-            types = {str(name): str(kind) for name, kind, *_ in result.description or ()}
+            types = {str(column[0]): str(column[1]) for column in result.description or ()}
             arrays: dict[str, Any] = result.fetchnumpy()
     except duckdb.Error as error:
-        why = str(error).strip().split("\n\n")[0].replace("\n", " ")
-        raise BadInput(
-            key="dataset.path", got=f"{file}, which cannot be read ({why})", allowed=f"a whole {kind} file"
-        ) from error
+        why = diagnose() or str(error).strip().splitlines()[0]
+        got = f"{file}, which cannot be read ({why})"
+        raise BadInput(key="dataset.path", got=got, allowed=f"a whole {file.suffix} file") from error
     columns = {}
-    for name, kind_of in types.items():
+    for name, kind in types.items():
         values_of = np.asarray(np.ma.getdata(arrays[name]))
         empty = np.broadcast_to(np.ma.getmaskarray(arrays[name]), values_of.shape)
-        columns[name] = _Column(kind_of, values_of, np.array(empty))
+        columns[name] = _Column(kind, values_of, np.array(empty))
     if not columns or not len(next(iter(columns.values())).values):
         raise BadInput(key="dataset.path", got=f"{file} has no rows", allowed="a header line and at least one row")
     return columns
