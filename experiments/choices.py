@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import conf
 
@@ -50,12 +50,12 @@ def top_values() -> dict[str, Any]:
 
 def meanings(kind: type, prefix: str = "") -> dict[str, str]:
     """Dotted key -> what it means, for a class of conf/schema.py and the classes inside it."""
-    hints = get_type_hints(kind)
     found: dict[str, str] = {}
-    for one in fields(kind):  # type: ignore[arg-type]  # a dataclass, of whatever class
-        found[prefix + one.name] = one.metadata["meaning"]
-        if is_dataclass(hints[one.name]):
-            found |= meanings(hints[one.name], f"{prefix}{one.name}.")
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        inner, meaning = get_args(hint)[:2]
+        found[prefix + name] = meaning
+        if is_dataclass(inner):
+            found |= meanings(inner, f"{prefix}{name}.")  # type: ignore[arg-type]  # a class, not an instance
     return found
 
 

@@ -21,7 +21,7 @@ _GRAMMAR = "KEY=VALUE, with quotes around a value of several words or with comma
 
 
 def explain(error: Exception, overrides: Sequence[str], known: Known) -> BadInput:
-    """The complaint about ``overrides`` as BadInput. ``known`` composes what the chosen groups have, to name its keys."""
+    """The complaint about ``overrides`` as BadInput. ``known`` composes what the chosen groups have, to name keys."""
     if isinstance(error, OverrideParseException):
         key, _, value = error.override.partition("=")
         return BadInput(key=key.strip() or "overrides", got=repr(value or error.override), allowed=_GRAMMAR)
@@ -33,7 +33,7 @@ def explain(error: Exception, overrides: Sequence[str], known: Known) -> BadInpu
         return unknown_key(*_given(str(cause.full_key), overrides), known())
     if isinstance(cause, ValidationError):
         got = "null" if cause.value is None else cause.value
-        return BadInput(key=cause.full_key, got=got, allowed=_type_of(cause))
+        return BadInput(key=str(cause.full_key), got=got, allowed=_type_of(cause))
     why = str(error).splitlines()[0]
     return BadInput(key="overrides", got=" ".join(overrides), allowed=f"what Hydra can compose ({why})")
 
@@ -42,6 +42,9 @@ def refuse_unfit(overrides: Sequence[Override], *, multirun: bool) -> None:
     """Refuse what Hydra would misread: several values without --multirun, and choices that are no names."""
     for override in overrides:
         key = override.key_or_group
+        if override.is_sweep_override() and key == "run_dir":
+            got = override.get_value_string()
+            raise BadInput(key=key, got=got, allowed="one folder; each job gets one of its own inside it")
         if override.is_sweep_override() and not multirun:
             allowed = f"one value; --multirun runs them all; {key}=[...] is a list, quotes make a string"
             raise BadInput(key=key, got=override.get_value_string(), allowed=allowed)
@@ -59,7 +62,7 @@ def refuse_unknown_keys(config: DictConfig) -> None:
         known = {one.name for one in fields(OmegaConf.get_type(node))}  # type: ignore[arg-type]
         for key in node:
             if key not in known:
-                raise unknown_key(f"{prefix}{key}", str(node._get_node(key)), config)
+                raise unknown_key(f"{prefix}{key!s}", str(node._get_node(key)), config)
 
 
 def resolved(config: DictConfig) -> dict[str, Any]:
@@ -135,4 +138,4 @@ def _typed_nodes(config: DictConfig, prefix: str = "") -> Iterator[tuple[str, Di
     for key in config:
         node = config._get_node(key)
         if isinstance(node, DictConfig) and not node._is_none() and not node._is_missing():
-            yield from _typed_nodes(node, f"{prefix}{key}.")
+            yield from _typed_nodes(node, f"{prefix}{key!s}.")

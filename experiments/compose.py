@@ -85,9 +85,7 @@ def opened(overrides: Sequence[str]) -> list[str]:
     >>> opened(["model._target_=my.Net", "model.width=3", "seed=2"])
     ['model._target_=my.Net', '++model.width=3', 'seed=2']
     """
-    own = tuple(
-        f"{group}." for group in ("model", "algorithm", "strategy") if _starts(overrides, f"{group}._target_=")
-    )
+    own = tuple(f"{group}." for group in ("model", "algorithm", "strategy") if _starts(overrides, f"{group}._target_="))
     return [
         f"++{text}" if text.startswith((*own, *_ARGUMENTS)) and "._target_=" not in text else text for text in overrides
     ]

@@ -1,0 +1,173 @@
+"""The command `fl`. Nothing heavy is imported before a command that needs it runs, so that help answers at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+
+from experiments import completion, data, versions
+from experiments.versions import REGISTRY, Folder, Json, Name
+
+# Before anything that reads them is imported: nobody calls home, and one thread computes what is kept.
+ENVIRONMENT = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "OMP_NUM_THREADS": "1",
+}
+INTERRUPTED = 130
+FIRST = ("simulate", "resume", "versions", "export")
+AROUND = "Around the rounds"
+
+app = typer.Typer(
+    name="fl",
+    help="Meadow: federated learning as it is really operated.",
+    epilog="Exit status: 0 done, 2 bad input, 3 stopped by faults, 130 interrupted.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    suggest_commands=False,
+    rich_markup_mode="rich",
+)
+app.add_typer(versions.app, name="versions")
+app.add_typer(data.app, name="data", rich_help_panel=AROUND)
+
+
+def main() -> None:
+    """The console script: runs a command and exits with its status."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run a command line and return its exit status; errors that have a name are told in one line on stderr.
+
+    Any other exception is raised: it is a fault of the program, and its traceback says where.
+    """
+    from fl.errors import Interrupted, MeadowError
+
+    try:
+        status = command().main(arguments, prog_name="fl", standalone_mode=False)
+    except MeadowError as error:
+        _say("interrupted" if isinstance(error, Interrupted) else "error", str(error))
+        return error.exit_status
+    except click.exceptions.NoArgsIsHelpError as error:
+        typer.echo(error.format_message())
+        return error.exit_code
+    except click.ClickException as error:
+        place = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "fl"
+        _say("error", f"{error.format_message()} See: {place} --help")
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        _say("interrupted", "stopped by the keyboard")
+        return INTERRUPTED
+    return status if isinstance(status, int) else 0
+
+
+def command() -> click.Group:
+    """The whole command, with the commands of a run in front."""
+    group = typer.main.get_command(app)
+    assert isinstance(group, click.Group)
+    later = [name for name in group.commands if name not in FIRST]
+    group.commands = {name: group.commands[name] for name in (*FIRST, *later)}
+    return group
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"meadow-fl {version('meadow-fl')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Meadow: federated learning as it is really operated."""
+
+
+def _simulate_help(wanted: bool) -> None:
+    if wanted:
+        from rich.console import Console
+
+        from experiments.simulate_help import show
+
+        show(Console())
+        raise typer.Exit
+
+
+@app.command(add_help_option=False)
+def simulate(
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[GROUP=CHOICE | KEY=VALUE]...", shell_complete=completion.complete)
+    ] = None,
+    multirun: Annotated[bool, typer.Option("--multirun", "-m", help="Run every combination of values.")] = False,
+    cfg: Annotated[str | None, typer.Option("--cfg", "-c", help="Print the settings: job, hydra or all.")] = None,
+    resolve: Annotated[bool, typer.Option("--resolve", help="With --cfg: fill in references.")] = False,
+    package: Annotated[str | None, typer.Option("--package", "-p", help="With --cfg: only this part.")] = None,
+    info: Annotated[str | None, typer.Option("--info", "-i", help="What Hydra knows: defaults, plugins ...")] = None,
+    config_dir: Annotated[
+        Path | None, typer.Option("--config-dir", "-cd", help="Look for more YAML files in this folder.")
+    ] = None,
+    help: Annotated[  # noqa: A002 - the option's name
+        bool, typer.Option("--help", callback=_simulate_help, is_eager=True, help="Groups, settings and examples.")
+    ] = False,
+) -> None:
+    """Train a global model over simulated clients."""
+    from experiments.simulate import run_many, run_one, search_path, show
+
+    given = [*search_path(config_dir), *(overrides or [])]
+    if cfg is not None or info is not None:
+        show(given, cfg=cfg, resolve=resolve, package=package, info=info)
+    elif multirun:
+        run_many(given)
+    else:
+        run_one(given)
+
+
+@app.command()
+def resume(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The folder of the run.", show_default=False)],
+) -> None:
+    """Go on with a run after its last committed round."""
+    from experiments.resume import resume as go_on
+
+    typer.echo(go_on(run_dir))
+
+
+@app.command()
+def export(
+    version: Name,
+    format: Annotated[  # noqa: A002 - the option's name
+        str, typer.Option("--format", help="safetensors, pt2, onnx; several with commas.")
+    ] = "safetensors,pt2,onnx",
+    output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Where the files go.")] = Path("exports"),
+    registry: Folder = REGISTRY,
+    as_json: Json = False,
+) -> None:
+    """Write a version as files that others can use, each proved against the model on real test examples."""
+    from experiments.export import export as write
+    from experiments.export import show
+
+    show(write(version, formats=format.split(","), output=output, registry=registry), as_json=as_json)
+
+
+def _say(kind: str, message: str) -> None:
+    """One clear message on stderr, in colour on a terminal."""
+    from rich.console import Console
+    from rich.text import Text
+
+    text: Any = Text.assemble((f"{kind}: ", "bold red" if kind == "error" else "bold yellow"), message)
+    Console(stderr=True, soft_wrap=True, highlight=False).print(text)

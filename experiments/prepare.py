@@ -1,0 +1,43 @@
+"""The data that settings ask for, loaded, partitioned and written: by a run, and by `fl data show`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fl.data.dataset import Dataset
+    from fl.data.prepare import Prepared
+
+FRACTIONS = ("public", "held_out", "validation", "test")
+
+
+def load_data(settings: Mapping[str, Any]) -> Dataset:
+    """The data set of the section ``dataset``, in memory. Raises BadInput where the data cannot be used."""
+    from fl.data.catalog import load
+
+    own = {f"{part}_fraction" for part in FRACTIONS} | {"name"}
+    options = {key: value for key, value in settings["dataset"].items() if key not in own}
+    return load(settings["dataset"]["name"], **options, seed=int(settings["seed"]))
+
+
+def prepare_data(settings: Mapping[str, Any], dataset: Dataset, *, centre: Path, devices: Path) -> Prepared:
+    """Partition ``dataset`` as the settings say, and write the server's part and the devices'."""
+    from fl.data.prepare import prepare
+
+    public, held_out, validation, test = (float(settings["dataset"][f"{part}_fraction"]) for part in FRACTIONS)
+    partition = dict(settings["partition"])
+    return prepare(
+        dataset,
+        partition=partition.pop("name"),
+        partition_options=partition,
+        num_clients=settings["num_clients"],
+        seed=int(settings["seed"]),
+        public_fraction=public if settings["server"]["seeding"] == "pretrained" else 0.0,
+        held_out_fraction=held_out,
+        validation_fraction=validation,
+        test_fraction=test,
+        centre_dir=centre,
+        devices_dir=devices,
+    )

@@ -1,0 +1,183 @@
+"""What settings must fulfil before anything starts: all that can be told without the data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.choices import choices, flat, one_of
+from fl.errors import BadInput
+from fl.files import writable_folder
+from fl.signature import TASKS
+
+Settings = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What the setting ``key`` must be: ``holds`` says whether a value is, ``allowed`` says it in words."""
+
+    key: str
+    holds: Callable[[Any], bool]
+    allowed: str
+
+
+def check(settings: Settings) -> None:
+    """Raise BadInput for the first setting that cannot be; ``settings`` are complete, as ``compose`` returns them.
+
+    Costs the import of torch and flwr, which every run needs.
+    """
+    values = flat(dict(settings))
+    for rule in RULES:
+        if rule.key in values and not rule.holds(values[rule.key]):
+            raise BadInput(key=rule.key, got=_shown(values[rule.key]), allowed=rule.allowed)
+    for relation in RELATIONS:
+        relation(values)
+    for build in BUILDERS:
+        build(settings)
+
+
+def _number(key: str, least: float | None = None, above: float | None = None, below: float | None = None) -> Rule:
+    """A finite number between bounds."""
+    words = [("at least", least), ("above", above), ("below", below)]
+
+    def holds(value: Any) -> bool:
+        return (
+            math.isfinite(value)
+            and (least is None or value >= least)
+            and (above is None or value > above)
+            and (below is None or value < below)
+        )
+
+    return Rule(key, holds, "a number " + " and ".join(f"{w} {limit:g}" for w, limit in words if limit is not None))
+
+
+def _whole(key: str, least: int) -> Rule:
+    return Rule(key, lambda value: value >= least, f"a whole number, at least {least}")
+
+
+def _one_of(key: str, names: Iterable[str]) -> Rule:
+    listed = tuple(names)
+    return Rule(key, lambda value: value in listed, one_of(listed, ""))
+
+
+def _or_null(rule: Rule) -> Rule:
+    return Rule(rule.key, lambda value: value is None or rule.holds(value), f"{rule.allowed}, or null")
+
+
+RULES: tuple[Rule, ...] = (
+    _or_null(_whole("num_clients", 1)),
+    _or_null(_whole("cohort_size", 1)),
+    _whole("num_rounds", 0),
+    _or_null(_whole("evaluate_every", 1)),
+    _or_null(_whole("evaluate_clients_every", 1)),
+    *(_one_of(f"{group}.name", choices(group)) for group in ("dataset", "partition", "engine")),
+    *(_number(f"dataset.{part}_fraction", least=0, below=1) for part in ("validation", "test", "public", "held_out")),
+    _one_of("dataset.task", ("auto", *TASKS)),
+    _one_of("dataset.missing", ("federated", "client")),
+    _whole("dataset.sequence_length", 1),
+    _number("client.learning_rate", above=0),
+    _or_null(_whole("client.personal_epochs", 1)),
+    _or_null(_number("client.max_update_norm", above=0)),
+    _one_of("client.sends", ("fresh", "personal")),
+    _whole("client.schedule.warmup_rounds", 0),
+    _whole("server.seeding_epochs", 1),
+    _whole("server.seeding_batch_size", 1),
+    _number("server.seeding_learning_rate", above=0),
+    _one_of("server.weighting", ("examples", "uniform")),
+    _whole("server.round_retries", 0),
+    _or_null(_number("server.deadline_seconds", above=0)),
+    _whole("server.early_stopping.patience", 1),
+    _number("server.early_stopping.min_delta", least=0),
+    _or_null(_whole("engine.num_actors", 1)),
+    _whole("engine.unit_size", 1),
+    _whole("engine.task_threads", 1),
+)
+"""A line a setting. Settings that a run does not have are skipped; types are held by conf/schema.py."""
+
+
+def _parts_leave_training(values: Settings) -> None:
+    for one, other in (("validation", "test"), ("public", "held_out")):
+        keys = f"dataset.{one}_fraction", f"dataset.{other}_fraction"
+        if sum(values[key] for key in keys) >= 1:
+            got = f"{values[keys[0]]}, with {values[keys[1]]} for {keys[1]}"
+            raise BadInput(key=keys[0], got=got, allowed="fractions that leave examples for training: below 1 together")
+
+
+def _early_stopping_is_measured(values: Settings) -> None:
+    metric = values["server.early_stopping.metric"]
+    if metric is not None and values["evaluate_every"] is None:
+        allowed = "null, or evaluate_every=1 or more: nothing is measured between the first round and the last"
+        raise BadInput(key="server.early_stopping.metric", got=metric, allowed=allowed)
+
+
+def _nesterov_has_momentum(values: Settings) -> None:
+    if values["client.nesterov"] and not values["client.momentum"]:
+        raise BadInput(key="client.nesterov", got="true", allowed="false, or a client.momentum above 0")
+
+
+def _file_is_there(values: Settings) -> None:
+    if values["dataset.name"] in ("npz", "csv", "parquet"):
+        path = values["dataset.path"]
+        if path is None or not Path(path).is_file():
+            allowed = f"the path of a .{values['dataset.name']} file that exists"
+            raise BadInput(key="dataset.path", got=_shown(path), allowed=allowed)
+
+
+def _folder_holds_no_run(values: Settings) -> None:
+    folder = values["run_dir"]
+    if (Path(folder) / "config.yaml").exists():
+        allowed = f"a new folder; this one holds a run, which goes on with: fl resume {folder}"
+        raise BadInput(key="run_dir", got=folder, allowed=allowed)
+
+
+RELATIONS: tuple[Callable[[Settings], None], ...] = (
+    _parts_leave_training,
+    _early_stopping_is_measured,
+    _nesterov_has_momentum,
+    _file_is_there,
+    _folder_holds_no_run,
+)
+"""What settings, flat and dotted, must fulfil together or towards the disk."""
+
+
+def _keeping(settings: Settings) -> None:
+    from fl.registry.retention import keep_rule
+
+    keep_rule(settings["server"]["keep_versions"])
+
+
+def _training(settings: Settings) -> None:
+    from clients.setting import training_options
+
+    training_options(settings["client"], num_rounds=settings["num_rounds"])
+
+
+def _strategy(settings: Settings) -> None:
+    """Built for no arrays, and for the cohort alone where only the data know how many clients there are."""
+    from server.app import build_strategy, round_options
+
+    num_clients = settings["num_clients"] or settings["cohort_size"] or 1
+    options = round_options(settings, num_clients)
+    build_strategy(settings, {}, (), options, num_clients)
+
+
+def _folders(settings: Settings) -> None:
+    """The run's folder is made to know, and removed again, because a later check may still refuse the run."""
+    run_dir = Path(settings["run_dir"])
+    known = run_dir.exists()
+    writable_folder(run_dir, key="run_dir")
+    if not known:
+        run_dir.rmdir()
+    writable_folder(Path(settings["registry_dir"]), key="registry_dir")
+
+
+BUILDERS: tuple[Callable[[Settings], None], ...] = (_keeping, _training, _strategy, _folders)
+"""What checks its own options when it is made, and can be made without the data."""
+
+
+def _shown(value: Any) -> Any:
+    return "null" if value is None else value
