@@ -36,56 +36,62 @@ def draw_partition(
     a colour bar.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.collections import PolyCollection
     from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
     num_bars, num_classes = counts.shape
-    figure = Figure(figsize=(10, 4.2), dpi=110, layout="constrained")
+    figure = Figure(figsize=(10, 4.2), dpi=110)
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    axes = figure.add_axes((0.07, 0.13, 0.91 if num_classes == 1 else 0.79, 0.78))
     colours = _colours(num_classes)
-    # One outline a class, with gaps of height 0 between the bars: a tenth of the time of a patch a bar and class.
-    half = 0.4 if num_bars <= 40 else 0.46
-    edges = (np.arange(num_bars)[:, None] + np.array([-half, half])).ravel()
-    tops = np.zeros((num_classes + 1, 2 * num_bars - 1))
-    tops[1:, ::2] = counts.cumsum(axis=1).T
-    for c in range(num_classes):
-        axes.stairs(tops[c + 1], edges, baseline=tops[c], fill=True, color=colours[c], linewidth=0)
+    # One collection of rectangles: bars and an automatic layout take ten times as long.
+    bar, label = np.nonzero(counts)
+    axes.add_collection(PolyCollection(list(_rectangles(counts)[bar, label]), facecolors=colours[label]), autolim=False)
+    axes.set_xlim(-0.7, num_bars - 0.3)
+    axes.set_ylim(0, 1.05 * max(1, counts.sum(axis=1).max()))
     ticks = np.unique(np.linspace(0, num_bars - 1, min(num_bars, 20)).round().astype(int))
     axes.set_xticks(ticks, [str(clients[t]) for t in ticks])
-    axes.set_xlim(-0.7, num_bars - 0.3)
     axes.set_xlabel("client" if num_bars == num_clients else f"client ({num_bars} of {num_clients:,} shown)")
     axes.set_ylabel("examples")
     axes.set_title(title, loc="left", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
     if 1 < num_classes <= _NAMED_CLASSES:
-        names = list(class_names) or [str(c) for c in range(num_classes)]
-        handles = [_swatch(colours[c]) for c in range(num_classes)]
-        figure.legend(handles, names, title=legend, loc="outside right upper", fontsize=8, frameon=False)
+        names = [name[:14] for name in class_names] or [str(c) for c in range(num_classes)]
+        swatches = [Patch(color=colour) for colour in colours]
+        axes.legend(
+            swatches, names, title=legend, loc="upper left", bbox_to_anchor=(1.0, 1.02), fontsize=8, frameon=False
+        )
     elif num_classes > 1:
-        _colour_bar(figure, axes, num_classes, legend)
+        _colour_bar(figure, num_classes, legend)
     figure.savefig(path, format="png", metadata={"Software": None})
 
 
-def _colours(num_classes: int) -> list[Any]:
+def _rectangles(counts: Array) -> Array:
+    """Corners (bars, classes, 4, 2) of the stacked rectangles."""
+    num_bars, num_classes = counts.shape
+    half = 0.4 if num_bars <= 40 else 0.46
+    top = counts.cumsum(axis=1)
+    x = np.arange(num_bars)[:, None, None] + np.array([-half, half, half, -half])
+    y = np.stack([top - counts, top - counts, top, top], axis=-1)
+    return np.stack([np.broadcast_to(x, (num_bars, num_classes, 4)), y], axis=-1)
+
+
+def _colours(num_classes: int) -> Array:
+    """A colour (4,) a class: told apart by hue up to 20, in order above."""
     from matplotlib import colormaps
+    from matplotlib.colors import to_rgba
 
     if num_classes == 1:
-        return [_GREY]
-    if num_classes <= 10:
-        return [colormaps["tab10"](c) for c in range(num_classes)]
+        return np.array([to_rgba(_GREY)])
     if num_classes <= _NAMED_CLASSES:
-        return [colormaps["tab20"](c) for c in range(num_classes)]
-    return [colormaps["turbo"](c / (num_classes - 1)) for c in range(num_classes)]
+        return np.asarray(colormaps["tab10" if num_classes <= 10 else "tab20"](np.arange(num_classes)))
+    return np.asarray(colormaps["turbo"](np.linspace(0, 1, num_classes)))
 
 
-def _swatch(colour: Any) -> Any:
-    from matplotlib.patches import Patch
-
-    return Patch(color=colour)
-
-
-def _colour_bar(figure: Any, axes: Any, num_classes: int, legend: str) -> None:
+def _colour_bar(figure: Any, num_classes: int, legend: str) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
-    figure.colorbar(ScalarMappable(Normalize(0, num_classes - 1), "turbo"), ax=axes, label=legend)
+    axes = figure.add_axes((0.88, 0.13, 0.015, 0.78))
+    figure.colorbar(ScalarMappable(Normalize(0, num_classes - 1), "turbo"), cax=axes, label=legend)

@@ -46,7 +46,7 @@ def test_disjoint_complete_nobody_empty_and_pure(name, problem):
         made = run(name, labels, num_clients, seed, **options)
     except BadInput as refused:
         # A class with fewer examples than owners may leave a client without any: said, not hidden.
-        assert name == "label_skew"  # noqa: PT017
+        assert name == "label_skew"
         assert "without examples" in str(refused)  # noqa: PT017
         return
     assert isinstance(made, Assignment)
@@ -120,7 +120,8 @@ def test_label_skew_gives_exactly_k_where_there_are_enough():
     labels = np.arange(3000) % 10
     parts = labels_of(run("label_skew", labels, 30, classes_per_client=3), labels)
     assert {len(np.unique(p)) for p in parts} == {3}
-    assert {len(p) for p in parts} == {100} or max(map(len, parts)) - min(map(len, parts)) <= 100
+    # 300 examples a class, nine owners each: 33 or 34 of each of three classes.
+    assert {len(p) for p in parts} <= set(range(99, 103))
 
 
 def test_natural_follows_the_column():
@@ -214,9 +215,7 @@ def test_rotation_turns_images_as_numpy_does():
     y = np.zeros(5)
     for client, quarter_turns in ((0, 1), (1, 0), (2, -1)):
         turned, _ = rotate(image, y, client, num_clients=3, seed=0, most=90)
-        assert np.array_equal(turned, np.rot90(image, -quarter_turns, axes=(1, 2))) or np.array_equal(
-            turned, np.rot90(image, quarter_turns, axes=(1, 2))
-        )
+        assert np.array_equal(turned, np.rot90(image, quarter_turns, axes=(1, 2)))
     with pytest.raises(BadInput, match="these inputs are not images"):
         rotate(np.zeros((5, 4)), y, 0, num_clients=3, seed=0, most=90)
 
