@@ -1,7 +1,7 @@
 """One TensorBoard event file that survives crashes: read what is whole, drop what is to be done again, append.
 
-A run has a single event file with a fixed name, whatever number of times it is resumed: the file is replaced in one
-step, so that no reader ever finds a round twice. Framing and checksums are TensorBoard's own.
+A run has a single event file, whatever number of times it is resumed, and no moment at which a reader finds a round
+twice, or at which a crash loses one that is to be kept. Framing and checksums are TensorBoard's own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from fl import files
 
-EVENT_FILE = "events.out.tfevents.meadow"
+PREFIX = "events.out.tfevents."
 
 
 def read_events(path: Path) -> Iterator[Event]:
@@ -39,14 +39,20 @@ def read_events(path: Path) -> Iterator[Event]:
 
 
 def begin(folder: Path, *, keep: Callable[[Event], bool]) -> Path:
-    """The event file of ``folder``, with those events of earlier tries that are to be kept and nothing else."""
+    """A new event file in ``folder``, in place of those of earlier tries: it holds their events that ``keep`` wants."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / EVENT_FILE
-    first = Event(wall_time=time.time(), file_version="brain.Event:2", source_metadata=SourceMetadata(writer="meadow"))
-    kept = [event for event in read_events(path) if keep(event)]
-    # Made whole outside the folder: TensorBoard reads every file in it whose name holds "tfevents".
+    earlier = sorted(folder.glob(f"{PREFIX}*"))
+    # Made whole outside the folder, where TensorBoard does not look. What a crash left there is all that was kept.
     beside = folder.with_name(f"{folder.name}.rewritten")
+    sources = [beside] if beside.exists() else earlier
+    first = Event(wall_time=time.time(), file_version="brain.Event:2", source_metadata=SourceMetadata(writer="meadow"))
+    kept = [event for source in sources for event in read_events(source) if keep(event)]
     files.write_bytes(beside, _records([first, *kept]))
+    for path in earlier:
+        path.unlink()
+    files.sync_folder(folder)
+    # A new name each time: a TensorBoard that is running would go on reading the old file under the old one.
+    path = folder / f"{PREFIX}{time.time_ns()}"
     beside.replace(path)
     files.sync_folder(folder)
     return path

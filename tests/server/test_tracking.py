@@ -108,6 +108,11 @@ def tell(observer, run: RunRecord, until: int, *, end: bool = True) -> None:
         observer.on_end(run_summary())
 
 
+def event_file(run_dir: Path) -> Path:
+    (path,) = (run_dir / "tensorboard").iterdir()
+    return path
+
+
 def accumulated(run_dir: Path):
     """The run as TensorBoard's own reader understands it, with nothing thinned out."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -208,26 +213,26 @@ def test_a_run_cut_anywhere_and_resumed_leaves_each_round_once(tmp_path_factory,
         tell(told, run_record(folder, first_round=first), max(until, first), end=until % 2 == 0)
         first = min(again_from, max(until, first) + 1)
         if first <= max(until, first):  # The torn tail belongs to rounds that are done again.
-            for path in (folder / "metrics.jsonl", folder / "tensorboard" / events.EVENT_FILE):
+            for path in (folder / "metrics.jsonl", event_file(folder)):
                 with path.open("ab") as file:
                     file.write(b'{"round": ' + bytes(torn_bytes))
     tell(told, run_record(folder, first_round=first), 6)
     assert (folder / "metrics.jsonl").read_bytes() == (uncut / "metrics.jsonl").read_bytes()
     assert scalars(folder) == scalars(uncut)
-    assert [path.name for path in (folder / "tensorboard").iterdir()] == [events.EVENT_FILE]
+    assert {path.name for path in folder.iterdir()} == {"metrics.jsonl", "summary.json", "tensorboard"}
     read = accumulated(folder)
     assert [image.step for image in read.Images("global/confusion")] == [0, 2, 4, 6]
     assert [histogram.step for histogram in read.Histograms("clients/update_norm")] == [1, 2, 3, 4, 5, 6]
     assert len(read.Tensors("config")) == 1
-    whole = list(events.read_events(folder / "tensorboard" / events.EVENT_FILE))
+    whole = list(events.read_events(event_file(folder)))
     tags = [value.tag for event in whole for value in event.summary.value]
     assert [tags.count(tag) for tag in sorted(tensorboard.RUN_TAGS) if tag.startswith("_hparams_")] == [1, 1, 1]
     shutil.rmtree(folder)
 
 
 def test_every_cut_of_the_event_file_leaves_the_events_before_it(tmp_path, uncut):
-    content = (uncut / "tensorboard" / events.EVENT_FILE).read_bytes()
-    whole = len(list(events.read_events(uncut / "tensorboard" / events.EVENT_FILE)))
+    content = (event_file(uncut)).read_bytes()
+    whole = len(list(events.read_events(event_file(uncut))))
     torn = tmp_path / "torn"
     counts = []
     for length in range(0, len(content), 997):
@@ -239,10 +244,39 @@ def test_every_cut_of_the_event_file_leaves_the_events_before_it(tmp_path, uncut
 
 def test_a_torn_event_that_was_lost_is_not_made_up_but_the_file_stays_readable(tmp_path):
     tell(tensorboard.TensorBoardObserver(), run_record(tmp_path), 4, end=False)
-    path = tmp_path / "tensorboard" / events.EVENT_FILE
+    path = event_file(tmp_path)
     os.truncate(path, path.stat().st_size - 5)
     tell(tensorboard.TensorBoardObserver(), run_record(tmp_path, first_round=4), 6)
     assert [step for step, _ in scalars(tmp_path)["train/loss"]] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("calls", range(1, 6))
+def test_a_crash_while_the_event_file_is_rewritten_loses_and_doubles_nothing(tmp_path, monkeypatch, uncut, calls):
+    """Whichever of the steps is the last one done, the next try finds every event that is to be kept, once."""
+    tell(tensorboard.TensorBoardObserver(), run_record(tmp_path), 4, end=False)
+    left = calls
+
+    def crashing(name: str) -> None:
+        original = getattr(Path, name)
+
+        def step(self: Path, *arguments, **options):
+            nonlocal left
+            left -= 1
+            if not left:
+                raise KeyboardInterrupt
+            return original(self, *arguments, **options)
+
+        patched.setattr(Path, name, step)
+
+    with monkeypatch.context() as patched:
+        for name in ("mkdir", "replace", "unlink"):
+            crashing(name)
+        try:
+            tensorboard.TensorBoardObserver().on_start(run_record(tmp_path, first_round=3))
+        except KeyboardInterrupt:
+            assert len(list((tmp_path / "tensorboard").iterdir())) <= 1
+    tell(tensorboard.TensorBoardObserver(), run_record(tmp_path, first_round=3), 6)
+    assert scalars(tmp_path) == scalars(uncut)
 
 
 # TensorBoard
@@ -346,7 +380,7 @@ def test_how_a_run_ended_is_recorded(tmp_path, status, shown):
     observer = tensorboard.TensorBoardObserver()
     observer.on_start(run_record(tmp_path))
     observer.on_end(run_summary(status=status))
-    (*_, last) = events.read_events(tmp_path / "tensorboard" / events.EVENT_FILE)
+    (*_, last) = events.read_events(event_file(tmp_path))
     content = last.summary.value[0].metadata.plugin_data.content
     ended = metadata.parse_session_end_info_plugin_data(content)
     assert api_pb2.Status.Name(ended.status) == shown
