@@ -142,7 +142,7 @@ def _digit_counts(keys: Array, known: Array, prefix: Array, shift: np.uint64) ->
 
 def _ordered(x: Array) -> Array:
     """float64 bits as integers that sort as the numbers do (NaN anywhere)."""
-    bits = (x.astype(np.float64) + 0.0).view(np.uint64)  # + 0.0 turns -0.0 into 0.0
+    bits = x.astype(np.float64).view(np.uint64)
     negative = bits >> np.uint64(63) == 1
     return np.where(negative, ~bits, bits | np.uint64(1 << 63))
 
