@@ -146,7 +146,7 @@ class Registry:
 
         Manifests stay, so that lineage stays whole. Version 0, best and latest of the run, what an alias names or could
         be rolled back to, and what another run came from keep their parameters. Reads the run's manifests and every
-        run's log: some milliseconds for hundreds of versions. BadInput with key ``server.keep_versions``.
+        run's log: about 0.1 ms a version of the run. BadInput with key ``server.keep_versions``.
         """
         return retention.prune(self.folder, run_id, keep)
 

@@ -45,17 +45,20 @@ def prune(folder: Path, run_id: str, keep: str) -> list[Version]:
     if keep == "all":
         return []
     with locked(folder):
-        versions, entries, log = list_versions(folder, run_id), live_entries(folder), read_log(folder, run_id)
+        versions = list_versions(folder, run_id)
         if not versions:
             return []
+        entries = live_entries(folder)
+        gone = {run: read_log(folder, run).pruned for run in run_ids(folder)}
         kept = rule([v.round for v in versions]) | {0, versions[-1].round, _best_round(versions)}
         wanted = {digest for alias in ALIASES for _, digest in stack(folder, alias)}
         wanted |= {e.parent for (run, _), e in entries.items() if run != run_id and e.parent is not None}
-        pruned = [v for v in versions if v.round not in kept and v.round not in log.pruned and v.hash not in wanted]
-        if pruned:
-            append(folder, run_id, "prune", *(entries[run_id, v.round] for v in pruned))
-        _sweep(folder, wanted)
-    return pruned
+        leaving = [v for v in versions if v.round not in kept | gone[run_id] and v.hash not in wanted]
+        if leaving:
+            append(folder, run_id, "prune", *(entries[run_id, v.round] for v in leaving))
+            gone[run_id] |= {v.round for v in leaving}
+        _sweep(folder, {e.model_sha256 for (run, r), e in entries.items() if r not in gone[run] or e.hash in wanted})
+    return leaving
 
 
 def _best_round(versions: Sequence[Version]) -> int:
@@ -63,11 +66,8 @@ def _best_round(versions: Sequence[Version]) -> int:
     return versions[-1].round if best is None else best.round
 
 
-def _sweep(folder: Path, wanted: Set[str]) -> None:
-    """Remove every file of parameters that no version keeps, and what writers that died left. The lock is held."""
-    pruned = {run_id: read_log(folder, run_id).pruned for run_id in run_ids(folder)}
-    entries = live_entries(folder).items()
-    kept = {e.model_sha256 for (run, round), e in entries if round not in pruned[run] or e.hash in wanted}
+def _sweep(folder: Path, kept: Set[str]) -> None:
+    """Remove every file of parameters but ``kept``, and what writers that died left. The lock is held."""
     for path in blobs_folder(folder).iterdir():
         if path.suffix == ".tmp" or (path.suffix == ".safetensors" and path.stem not in kept):
             path.unlink()
