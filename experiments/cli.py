@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -44,6 +45,8 @@ def main() -> None:
     """The console script: runs a command and exits with its status."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    # A polite kill is an interrupt like Ctrl-C: what is open is closed, and the status is the same.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(run(sys.argv[1:]))
 
 
@@ -67,7 +70,7 @@ def run(arguments: list[str]) -> int:
         _say("error", f"{error.format_message()} See: {place} --help")
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        _say("interrupted", "stopped by the keyboard")
+        _say("interrupted", "stopped by a signal")
         return INTERRUPTED
     return status if isinstance(status, int) else 0
 
@@ -119,7 +122,7 @@ def simulate(
     package: Annotated[str | None, typer.Option("--package", "-p", help="With --cfg: only this part.")] = None,
     info: Annotated[str | None, typer.Option("--info", "-i", help="What Hydra knows: defaults, plugins ...")] = None,
     config_dir: Annotated[
-        Path | None, typer.Option("--config-dir", "-cd", help="Look for more YAML files in this folder.")
+        Path | None, typer.Option("--config-dir", help="Look for more YAML files in this folder.")
     ] = None,
     help: Annotated[  # noqa: A002 - the option's name
         bool, typer.Option("--help", callback=_simulate_help, is_eager=True, help="Groups, settings and examples.")

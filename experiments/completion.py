@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import shorten
 
 from click import Context, Parameter
 from click.shell_completion import CompletionItem
@@ -29,7 +30,9 @@ def _values(key: str, typed: str, *, whole_word: bool) -> list[CompletionItem]:
     earlier, comma, last = typed.rpartition(",")
     start = f"{key}={earlier}{comma}" if whole_word else f"{earlier}{comma}"
     names = choices(key) if key in GROUPS else []
-    return [CompletionItem(f"{start}{name}", help=summary(key, name)) for name in names if name.startswith(last)]
+    found = [name for name in names if name.startswith(last)]
+    # Shells show what is said about a choice in one line.
+    return [CompletionItem(f"{start}{name}", help=shorten(summary(key, name), 60)) for name in found]
 
 
 def _keys(before: Sequence[str], incomplete: str) -> list[CompletionItem]:

@@ -6,15 +6,12 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from experiments import completion
 from experiments.versions import Json
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 app = typer.Typer(no_args_is_help=True, help="Describe data sets and draw their partition over clients.")
 
@@ -24,16 +21,14 @@ PICTURES = Path("outputs/data")
 @app.command("list")
 def list_command(as_json: Json = False) -> None:
     """List the data sets that dataset=NAME takes."""
+    from experiments.printing import print_table
     from fl.data.catalog import known
 
     found = known()
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return
-    table = _table()
-    for name, summary in found.items():
-        table.add_row(name, summary)
-    _print(table)
+    print_table(("data set", "what it is"), found.items())
 
 
 @app.command()
@@ -53,15 +48,14 @@ def show(
     ] = None,
 ) -> None:
     """Describe a data set and draw its partition: who has how many examples of what."""
+    from experiments.printing import print_table
+
     facts = describe(overrides, output=output)
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
         return
-    table = _table()
-    for key, value in facts.items():
-        if value not in (None, [], {}):
-            table.add_row(key.replace("_", " "), _text(value))
-    _print(table)
+    shown = {key: value for key, value in facts.items() if value not in (None, [], {})}
+    print_table(("", ""), [(key.replace("_", " "), _text(value)) for key, value in shown.items()])
 
 
 def describe(overrides: list[str], *, output: Path | None = None) -> dict[str, Any]:
@@ -96,18 +90,3 @@ def _text(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(_text(one) for one in value)
     return f"{value:,.10g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
-
-
-def _table() -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="cyan", no_wrap=True)
-    table.add_column(overflow="fold")
-    return table
-
-
-def _print(table: Table) -> None:
-    from rich.console import Console
-
-    Console().print(table)

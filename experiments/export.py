@@ -60,14 +60,14 @@ def show(files: Sequence[Exported], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps([_plain(file) for file in files], indent=2))
         return
-    from rich.console import Console
-    from rich.table import Table
+    from experiments.printing import print_table
 
-    table = Table("format", "file", "bytes", "largest difference", "allowed", "test examples", box=None)
-    for file in files:
-        figures = (f"{file.bytes:,}", f"{file.largest_difference:.3g}", f"{file.tolerance:.3g}", str(file.examples))
-        table.add_row(file.format, str(file.path), *figures)
-    Console(soft_wrap=True).print(table)
+    columns = ("format", "file", "bytes", "largest difference", "allowed", "test examples")
+    rows = [
+        (f.format, f.path, f"{f.bytes:,}", f"{f.largest_difference:.3g}", f"{f.tolerance:.3g}", f.examples)
+        for f in files
+    ]
+    print_table(columns, rows)
 
 
 def _plain(file: Exported) -> dict[str, Any]:

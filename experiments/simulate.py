@@ -6,6 +6,7 @@ All jobs are composed and checked before the first of them starts.
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from omegaconf import DictConfig
 
 from experiments import compose as composing
 from experiments.choices import one_of
+from experiments.printing import print_table
 from experiments.rules import check
 from fl.errors import BadInput, Interrupted, MeadowError
 from fl.files import read_json
@@ -52,7 +54,11 @@ def simulate(overrides: Sequence[str], *, run: Run) -> Path:
         except Exception as error:  # noqa: BLE001 - raised again below: Hydra would print its own words about it
             errors.append(error)
 
-    launch(overrides, task)
+    try:
+        launch(overrides, task)
+    except KeyboardInterrupt:  # before the rounds began: from then on an interrupt is an error with a summary
+        _say_how_to_go_on(Path(settings["run_dir"]))
+        raise
     for error in errors:
         raise error
     return done[0]
@@ -104,7 +110,7 @@ def run_many(overrides: Sequence[str]) -> None:
     from experiments.run import simulate as run
 
     folder, jobs = sweep(overrides, run=run)
-    _table(jobs)
+    _show_jobs(jobs)
     print(folder)
     if (error := worst(jobs)) is not None:
         raise error
@@ -171,16 +177,18 @@ def _sweep_folder(overrides: Sequence[str]) -> Path:
     return Path(folder).absolute()
 
 
-def _table(jobs: Sequence[Job]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("job", "overrides", "status", "accuracy", "loss", "folder", box=None)
+def _show_jobs(jobs: Sequence[Job]) -> None:
+    rows = []
     for job, what in zip(jobs, varied(jobs), strict=True):
         status, final = outcome(job)
         figures = [f"{final[name]:.4f}" if final.get(name) is not None else "" for name in ("accuracy", "loss")]
-        table.add_row(str(job.number), what, status, *figures, str(job.folder))
-    Console(stderr=True).print(table)
+        rows.append((job.number, what, status, *figures))
+    print_table(("job", "overrides", "status", "accuracy", "loss"), rows, stderr=True)
+
+
+def _say_how_to_go_on(run_dir: Path) -> None:
+    if (run_dir / "config.yaml").is_file():
+        print(f"go on with: fl resume {shlex.quote(str(run_dir))}", file=sys.stderr)
 
 
 def _quoted(text: str | Path) -> str:

@@ -31,7 +31,7 @@ OPTIONS = (
     ("-c, --cfg job|hydra|all", "print the composed settings and run nothing; --resolve fills in references"),
     ("-p, --package KEY", "with --cfg: only this part"),
     ("-i, --info WHAT", "what Hydra knows: all, config, defaults, defaults-tree, plugins, searchpath"),
-    ("-cd, --config-dir DIR", "look for more YAML files in DIR, such as DIR/experiment/mine.yaml"),
+    ("--config-dir DIR", "look for more YAML files in DIR, such as DIR/experiment/mine.yaml"),
     ("--help", "show this and exit"),
 )
 
