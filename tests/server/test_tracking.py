@@ -517,8 +517,8 @@ def test_the_end_says_what_was_made(tmp_path, live):
     assert len(commands) == 2
 
 
-def test_a_real_terminal_gets_the_view_and_standard_output_stays_empty(tmp_path):
-    """Standard error is a pseudo-terminal, standard output a pipe: only what the command prints arrives there."""
+def test_a_real_terminal_gets_the_view_and_standard_output_is_left_alone(tmp_path):
+    """Standard error is a pseudo-terminal, standard output a pipe: what is printed arrives there, nothing else does."""
     program = (
         "import sys, importlib.util as u\n"
         f"s = u.spec_from_file_location('t', {__file__!r}); t = u.module_from_spec(s)\n"
@@ -528,7 +528,7 @@ def test_a_real_terminal_gets_the_view_and_standard_output_stays_empty(tmp_path)
         f"run = t.run_record(Path({str(tmp_path)!r}))\n"
         "o.on_start(run)\n"
         "for r in range(7):\n    o.on_phase(r, 'train', 1, 10); o.on_round(t.round_record(r))\n"
-        "print('a warning', file=sys.stderr); o.on_end(t.run_summary()); print('the folder')\n"
+        "print('a warning', file=sys.stderr); print('a result'); o.on_end(t.run_summary()); print('the folder')\n"
     )
     reader, writer = pty.openpty()
     with subprocess.Popen(
@@ -543,7 +543,7 @@ def test_a_real_terminal_gets_the_view_and_standard_output_stays_empty(tmp_path)
             seen += part
         os.close(reader)
         stdout = process.communicate(timeout=60)[0]
-    assert (process.returncode, stdout) == (0, b"the folder\n"), seen.decode()
+    assert (process.returncode, stdout) == (0, b"a result\nthe folder\n"), seen.decode()
     assert "a warning" in seen.decode()
     assert "━" in seen.decode()
     assert "╭─" in seen.decode()
