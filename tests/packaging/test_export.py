@@ -3,6 +3,8 @@
 import dataclasses
 import importlib.util
 import json
+import subprocess
+import sys
 import warnings
 import zipfile
 from pathlib import Path
@@ -242,6 +244,18 @@ def test_a_file_that_disagrees_is_removed_and_what_was_there_stays(change, messa
     assert (tmp_path / "model.wrong.pt2").read_text() == "an older one"
 
 
+def altering_write(module, example, path, *, metadata):
+    pt2.write(module, example, path, metadata=metadata)
+    with torch.no_grad():
+        next(module.parameters()).add_(1.0)
+
+
+def test_a_writer_that_alters_its_module_does_not_spoil_the_next_format(tmp_path, monkeypatch):
+    altering = dataclasses.replace(FORMATS["pt2"], suffix="altering.pt2", write=altering_write)
+    monkeypatch.setitem(exporting.FORMATS, "altering", altering)
+    assert len(exported("logistic", TABLE, ["altering", "pt2", "safetensors"], tmp_path)) == 3
+
+
 class Undecided(nn.Linear):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return super().forward(x) if x.sum().item() > 0 else -super().forward(x)
@@ -264,6 +278,27 @@ def test_a_model_that_a_format_cannot_express(tmp_path):
                 manifest=MANIFEST,
             )
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_process_that_exports_says_nothing(tmp_path):
+    """In a process of its own, because torch speaks only once, and to the standard error it found when imported."""
+    code = """
+import sys
+from pathlib import Path
+import numpy as np
+from fl.models.arrays import parameters_of
+from fl.models.build import build_model
+from fl.packaging.export import FORMATS, export
+from fl.signature import Signature
+
+signature = Signature("next_token", (20,), "int64", 30)
+module = build_model(target="fl.models.lstm.build", arguments={}, signature=signature, seed=1)
+export(module, signature=signature, parameters=parameters_of(module), examples=np.ones((3, 20), np.uint8),
+       formats=list(FORMATS), output=Path(sys.argv[1]), name="model", manifest={})
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("", "")
 
 
 def test_formats_are_a_pair_of_functions_anybody_can_add():
