@@ -62,12 +62,15 @@ class BadInput(MeadowError):
 class MissingExtra(BadInput):
     """An optional package is needed and absent. ``package`` is what was wanted, ``extra`` what installs it."""
 
+    package: str
+    extra: str
+
     def __init__(self, *, key: str, package: str, extra: str) -> None:
+        self.got, self.allowed = f"no package {package}", f"pip install 'meadow-fl[{extra}]'"
         MeadowError.__init__(self, key=key, package=package, extra=extra)
 
     def message(self) -> str:
-        f = self.fields
-        return f"{f['key']}: needs the package {f['package']}, install it with: pip install 'meadow-fl[{f['extra']}]'"
+        return f"{self.key}: needs the package {self.package}, install it with: {self.allowed}"
 
 
 class StoppedByFaults(MeadowError):

@@ -11,9 +11,10 @@ they stay outside every compared hash.
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -28,8 +29,14 @@ MAX_STATISTICS = 32
 MAX_STATISTIC_VALUES = 16_384
 """How many numbers one statistic may hold: a confusion matrix of 128 classes fits, a partition does not."""
 
+MAX_NAME = 64
+"""Characters in the name of a statistic: a name, never a message."""
+
 MAX_NUM_EXAMPLES = 2**40
-"""A weight above this is taken for garbage."""
+"""A weight, or a count in a statistic, above this is taken for garbage."""
+
+MAX_NORM = 1e18
+"""A norm above this is taken for divergence: the weighted sum of even ten million such updates fits float32."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +104,7 @@ class Boundary:
 
     delta      arrays whose names, shapes and dtypes an update's ``delta`` must have: the model's
     extra      the same for the algorithm's extra arrays
-    max_norm   an update's Euclidean norm may not be above it; None: any finite norm
+    max_norm   an update's Euclidean norm may not be above it; None: MAX_NORM
     """
 
     delta: Parameters
@@ -106,56 +113,68 @@ class Boundary:
 
     def release(self, update: Update) -> Update:
         """Let ``update`` leave, or raise RefusedUpdate naming the client, the array and the reason."""
+        refuse = partial(RefusedUpdate, client=update.client)
+        limits = {"delta": MAX_NORM if self.max_norm is None else min(self.max_norm, MAX_NORM), "extra": MAX_NORM}
         for what, arrays, like in (("delta", update.delta, self.delta), ("extra", update.extra, self.extra)):
             if why := P.mismatch(arrays, like):
-                raise RefusedUpdate(client=update.client, what=what, why=why)
+                raise refuse(what=what, why=why)
             if name := P.not_finite(arrays):
-                raise RefusedUpdate(client=update.client, what=what, why=f"array {name!r} holds a NaN or an infinity")
-        weight = update.num_examples
-        if not _is_integer(weight) or not 0 < weight <= MAX_NUM_EXAMPLES:
-            raise RefusedUpdate(
-                client=update.client, what="num_examples", why=f"{weight!r} is not a whole number from 1 to 2^40"
-            )
-        if self.max_norm is not None and (norm := P.norm(update.delta)) > self.max_norm:
-            raise RefusedUpdate(client=update.client, what="delta", why=f"norm {norm:.6g} is above {self.max_norm:.6g}")
+                raise refuse(what=what, why=f"array {name!r} holds a NaN or an infinity")
+            if (norm := P.norm(arrays)) > limits[what]:
+                raise refuse(what=what, why=f"norm {norm:.6g} is above {limits[what]:.6g}")
+        _check_whole(update.client, "num_examples", update.num_examples, least=1, most=MAX_NUM_EXAMPLES)
+        _check_whole(update.client, "base_version", update.base_version, least=0, most=update.round)
+        if not _is_number(update.seconds) or update.seconds < 0:
+            raise refuse(what="seconds", why=f"{update.seconds!r} is not a number from 0")
         check_statistics(update.client, update.statistics)
         return update
 
 
 def check_report(report: EvaluationReport) -> EvaluationReport:
     """Let ``report`` leave, or raise RefusedUpdate."""
-    if not _is_integer(report.num_examples) or not 0 <= report.num_examples <= MAX_NUM_EXAMPLES:
-        why = f"{report.num_examples!r} is not a whole number from 0 to 2^40"
-        raise RefusedUpdate(client=report.client, what="num_examples", why=why)
+    _check_whole(report.client, "num_examples", report.num_examples, least=0, most=MAX_NUM_EXAMPLES)
     check_statistics(report.client, report.statistics)
     return report
 
 
 def check_statistics(client: int, statistics: Mapping[str, Statistic]) -> None:
-    """Raise RefusedUpdate unless these are few, known, finite and bounded statistics."""
+    """Raise RefusedUpdate unless these are few, briefly named, known, finite, whole and bounded statistics."""
     if len(statistics) > MAX_STATISTICS:
         raise RefusedUpdate(
             client=client, what="statistics", why=f"{len(statistics)} of them, at most {MAX_STATISTICS}"
         )
     for name, statistic in statistics.items():
+        if len(name) > MAX_NAME:
+            raise RefusedUpdate(client=client, what="statistics", why=f"a name is longer than {MAX_NAME} letters")
         match statistic:
             case Mean(total, weight):
-                size, sound = 2, math.isfinite(total) and math.isfinite(weight) and weight >= 0
+                size, sound = 2, _is_number(total) and _is_number(weight) and weight >= 0
             case Histogram(edges, counts):
-                size, sound = len(edges) + len(counts), all(math.isfinite(e) for e in edges) and _counts(counts)
+                size = len(edges) + len(counts)
+                sound = len(edges) == len(counts) + 1 and all(map(_is_number, edges)) and all(map(_is_count, counts))
             case Confusion(counts):
-                size, sound = sum(len(row) for row in counts), all(_counts(row) for row in counts)
+                size = sum(len(row) for row in counts)
+                sound = all(len(row) == len(counts) and all(map(_is_count, row)) for row in counts)
             case _:
                 raise RefusedUpdate(client=client, what=name, why=f"a {type(statistic).__name__} is not a statistic")
         if size > MAX_STATISTIC_VALUES:
             raise RefusedUpdate(client=client, what=name, why=f"{size} numbers, at most {MAX_STATISTIC_VALUES}")
         if not sound:
-            raise RefusedUpdate(client=client, what=name, why="it holds a NaN, an infinity or a negative count")
+            raise RefusedUpdate(
+                client=client, what=name, why="it has the wrong shape, or holds a NaN, an infinity or what is no count"
+            )
 
 
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+def _check_whole(client: int, what: str, value: object, *, least: int, most: int) -> None:
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or not least <= value <= most:
+        why = f"{value!r} is not a whole number from {least} to {most}"
+        raise RefusedUpdate(client=client, what=what, why=why)
 
 
-def _counts(values: tuple[int, ...]) -> bool:
-    return all(_is_integer(v) and v >= 0 for v in values)
+def _is_count(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and 0 <= value <= MAX_NUM_EXAMPLES
+
+
+def _is_number(value: object) -> bool:
+    kinds = int | float | np.integer | np.floating
+    return isinstance(value, kinds) and not isinstance(value, bool) and abs(value) <= sys.float_info.max

@@ -5,6 +5,9 @@ keeps it; hashing sorts by name, so that the order never matters for identity.
 
     a + b        add(a, b)             a - b     subtract(a, b)
     s * a        scale(a, s)           |a|_2     norm(a)
+
+Booleans (a mask that a model keeps) are numbers modulo 2: their difference says what changed, and adding it changes
+that back.
 """
 
 from __future__ import annotations
@@ -27,12 +30,12 @@ def add(a: Mapping[str, Array], b: Mapping[str, Array]) -> Parameters:
     >>> add({"w": np.ones(2)}, {"w": np.ones(2)})
     {'w': array([2., 2.])}
     """
-    return {name: cast(value + b[name], value) for name, value in a.items()}
+    return {name: cast(value ^ b[name] if _booleans(value) else value + b[name], value) for name, value in a.items()}
 
 
 def subtract(a: Mapping[str, Array], b: Mapping[str, Array]) -> Parameters:
     """Difference ``a - b``, name by name, in the dtype of ``a``."""
-    return {name: cast(value - b[name], value) for name, value in a.items()}
+    return {name: cast(value ^ b[name] if _booleans(value) else value - b[name], value) for name, value in a.items()}
 
 
 def scale(a: Mapping[str, Array], factor: float) -> Parameters:
@@ -58,7 +61,8 @@ def norm(a: Mapping[str, Array]) -> float:
     >>> norm({"w": np.array([3.0]), "b": np.array([4.0])})
     5.0
     """
-    squares = (float(np.square(a[name], dtype=np.float64).sum()) for name in sorted(a) if _floats(a[name]))
+    with np.errstate(over="ignore"):  # then it is infinite, and whoever checks it sees that
+        squares = [float(np.square(a[name], dtype=np.float64).sum()) for name in sorted(a) if _floats(a[name])]
     return math.sqrt(math.fsum(squares))
 
 
@@ -88,7 +92,7 @@ def sha256(a: Mapping[str, Array]) -> str:
     """
     digest = hashlib.sha256()
     for name in sorted(a):
-        value = np.ascontiguousarray(a[name])
+        value = np.asarray(a[name], order="C")  # not ascontiguousarray, which gives a number the shape of a list
         little = value.astype(value.dtype.newbyteorder("<"), copy=False)
         digest.update(f"{name}\0{little.dtype.str}\0{value.shape}\0".encode())
         digest.update(little.data if little.size else b"")
@@ -110,14 +114,18 @@ def mismatch(a: Mapping[str, Array], like: Mapping[str, Array]) -> str | None:
     return None
 
 
+def cast(value: Array, like: Array) -> Array:
+    """``value`` in the dtype of ``like``, rounded to the nearest where that is an integer type or boolean."""
+    if value.dtype == like.dtype:
+        return np.asarray(value)
+    if np.issubdtype(like.dtype, np.integer) or _booleans(like):
+        return np.asarray(np.rint(value), dtype=like.dtype)
+    return np.asarray(value, dtype=like.dtype)
+
+
 def _floats(value: Array) -> bool:
     return bool(np.issubdtype(value.dtype, np.floating))
 
 
-def cast(value: Array, like: Array) -> Array:
-    """``value`` in the dtype of ``like``, rounded to the nearest where that is an integer type."""
-    if value.dtype == like.dtype:
-        return np.asarray(value)
-    if np.issubdtype(like.dtype, np.integer):
-        return np.rint(value).astype(like.dtype)
-    return np.asarray(value, dtype=like.dtype)
+def _booleans(value: Array) -> bool:
+    return value.dtype == np.bool_

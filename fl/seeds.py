@@ -35,10 +35,10 @@ def generator(seed: int, *, purpose: str, round: int = 0, client: int = -1) -> n
 
 @contextmanager
 def process_wide(seed: int, *, purpose: str, round: int = 0, client: int = -1) -> Iterator[None]:
-    """Seed Python's, NumPy's and torch's process-wide generators by address, and put their states back afterwards.
+    """Seed the process-wide generators of Python, NumPy and torch (on the CPU) by address, and restore them afterwards.
 
     For code that cannot be handed a generator: building modules, modules that draw, stock Flower strategies, foreign
-    apps. Costs about 50 microseconds.
+    apps. Costs about a quarter of a millisecond.
     """
     import torch
 
@@ -46,7 +46,7 @@ def process_wide(seed: int, *, purpose: str, round: int = 0, client: int = -1) -
     python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
     random.seed(number)
     np.random.seed(number % 2**32)
-    torch.manual_seed(number % 2**63)
+    torch.default_generator.manual_seed(number % 2**63)  # torch.manual_seed takes 400 times as long over GPUs
     try:
         yield
     finally:

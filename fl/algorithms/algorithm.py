@@ -16,6 +16,8 @@ normalisation) is averaged by the strategy and never corrected. To add an algori
 from __future__ import annotations
 
 import importlib
+import inspect
+import math
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -122,13 +124,14 @@ def same_as_model(x: Parameters) -> Parameters:
 def check(
     key: str, value: float, *, above: float | None = None, least: float | None = None, below: float | None = None
 ) -> float:
-    """``value`` as a float, or BadInput naming ``algorithm.key``: > ``above``, >= ``least``, < ``below``."""
+    """``value`` as a float, or BadInput naming ``algorithm.key``: finite, > ``above``, >= ``least``, < ``below``."""
     limits = [("above", above, operator.gt), ("at least", least, operator.ge), ("below", below, operator.lt)]
     asked = [(word, limit, holds) for word, limit, holds in limits if limit is not None]
     number: object = value  # YAML may hold anything
     if (
         not isinstance(number, int | float)
         or isinstance(number, bool)
+        or not math.isfinite(number)
         or not all(holds(value, limit) for _, limit, holds in asked)
     ):
         allowed = "a number " + " and ".join(f"{word} {limit:g}" for word, limit, _ in asked)
@@ -139,7 +142,7 @@ def check(
 def load_algorithm(values: Mapping[str, Any]) -> Algorithm:
     """The algorithm that the function named by ``values["_target_"]`` builds from the other values.
 
-    Raises BadInput naming ``algorithm._target_`` or the option that does not fit.
+    Raises BadInput naming ``algorithm._target_``, or ``algorithm.<option>`` for one that does not fit.
     """
     options = dict(values)
     target = str(options.pop("_target_", None))
@@ -149,10 +152,25 @@ def load_algorithm(values: Mapping[str, Any]) -> Algorithm:
     except (ImportError, AttributeError, ValueError) as error:
         allowed = f"the dotted name of a function that builds an algorithm ({error})"
         raise BadInput(key="algorithm._target_", got=target, allowed=allowed) from error
-    try:
-        algorithm = build(**options)
-    except TypeError as error:
-        raise BadInput(key="algorithm", got=sorted(options), allowed=f"the options of {target} ({error})") from error
+    algorithm = build(**_checked(options, build, target)) if callable(build) else None
     if not isinstance(algorithm, Algorithm):
         raise BadInput(key="algorithm._target_", got=target, allowed="a function that returns an Algorithm")
     return algorithm
+
+
+def _checked(options: dict[str, Any], build: Callable[..., Any], target: str) -> dict[str, Any]:
+    """``options``, none too many and none too few for ``build``."""
+    try:
+        parameters = inspect.signature(build).parameters
+    except ValueError:  # a builtin that does not say what it takes
+        return options
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    for name, value in options.items():
+        if name not in parameters and not takes_any:
+            allowed = f"only what {target} takes: {', '.join(sorted(parameters)) or 'no options'}"
+            raise BadInput(key=f"algorithm.{name}", got=value, allowed=allowed)
+    for name, parameter in parameters.items():
+        named = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        if named and parameter.default is parameter.empty and name not in options:
+            raise BadInput(key=f"algorithm.{name}", got="nothing", allowed=f"a value, because {target} needs one")
+    return options
