@@ -4,7 +4,7 @@ A SuperNode is told where its private partition lies by its node config, and nev
 
     flower-supernode --node-config 'partition-id=0 num-partitions=2 partitions="devices/partitions"'
 
-``states`` names the folder for what the device keeps between rounds; by default it is beside the partitions.
+``states`` names the folder for what the device keeps between rounds, by run; by default it is beside the partitions.
 """
 
 from __future__ import annotations
@@ -48,8 +48,9 @@ def _setting_of(context: Context) -> Setting:
     if "partitions" not in context.node_config:
         raise BadInput(key="node-config partitions", got=None, allowed="the folder of a partition store on this device")
     partitions = str(context.node_config["partitions"])
-    states = str(context.node_config.get("states", Path(partitions).parent / "states"))
-    return _open(tuple(sorted(context.run_config.items())), partitions, states)
+    states = Path(str(context.node_config.get("states", Path(partitions).parent / "states")))
+    run = str(context.run_config.get("run.id") or context.run_id)
+    return _open(tuple(sorted(context.run_config.items())), partitions, str(states / run))
 
 
 @lru_cache(maxsize=1)

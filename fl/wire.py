@@ -26,13 +26,14 @@ from typing import Any
 
 import flwr.app
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Error, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
-from fl.errors import ClientFailed, RefusedUpdate
+from fl.errors import BadInput, ClientFailed, RefusedUpdate
 from fl.messages import EvaluateTask, EvaluationReport, TrainTask, Update
 from fl.metrics import Confusion, Histogram, Mean, Statistic, Statistics, values
 from fl.parameters import Parameters, add, norm, num_bytes
 
+CLIENT = "client"
 NUM_EXAMPLES = "num-examples"
 REFUSED = 6
 FAILED = 2
@@ -95,6 +96,17 @@ def client_of(node: int) -> int:
     return node - FIRST_NODE
 
 
+def sender(reply: Message) -> int:
+    """The client a reply is from: the first of a unit, or the one that says so itself (handles of real nodes are
+    random numbers), or else the one behind the handle.
+    """
+    if reply.has_content():
+        for record in reply.content.metric_records.values():
+            if CLIENT in record:
+                return int(_number(record[CLIENT]))
+    return client_of(reply.metadata.src_node_id)
+
+
 # --- down -------------------------------------------------------------------------------------------------------
 
 
@@ -154,7 +166,9 @@ def _model(content: RecordDict) -> ArrayRecord:
 def parameters_reply(update: Update, task: TrainTask, **more: float) -> RecordDict:
     """One client's reply for a stock strategy: its local parameters, and its numbers."""
     numbers = {f"train_{name}": value for name, value in values(update.statistics).items()}
-    metrics = MetricRecord({NUM_EXAMPLES: int(update.num_examples), **numbers, **seen(update), **more})
+    metrics = MetricRecord(
+        {CLIENT: update.client, NUM_EXAMPLES: int(update.num_examples), **numbers, **seen(update), **more}
+    )
     return RecordDict({"arrays": array_record(add(task.parameters, update.delta)), "metrics": metrics})
 
 
@@ -184,7 +198,7 @@ def sum_reply(total: Parameters, extra: Parameters, rows: Iterable[Mapping[str, 
 
 def update_row(update: Update, weight: float) -> dict[str, float]:
     """One client's numbers in a unit's reply."""
-    row = {"client": float(update.client), "weight": weight, NUM_EXAMPLES: float(update.num_examples), **seen(update)}
+    row = {CLIENT: float(update.client), "weight": weight, NUM_EXAMPLES: float(update.num_examples), **seen(update)}
     for name, statistic in update.statistics.items():
         if isinstance(statistic, Mean):
             row |= {f"{name}.total": statistic.total, f"{name}.weight": statistic.weight}
@@ -193,16 +207,16 @@ def update_row(update: Update, weight: float) -> dict[str, float]:
 
 def report_reply(report: EvaluationReport) -> RecordDict:
     """One client's evaluation."""
-    metrics = MetricRecord({NUM_EXAMPLES: int(report.num_examples), **values(report.statistics)})
+    metrics = MetricRecord({CLIENT: report.client, NUM_EXAMPLES: int(report.num_examples), **values(report.statistics)})
     return RecordDict({"metrics": metrics, "statistics": _encode(report.statistics)})
 
 
-def read_report(content: RecordDict, *, client: int, round: int) -> EvaluationReport:
-    """The inverse of ``report_reply``."""
-    metrics = content.metric_records["metrics"]
-    statistics = _decode(content.config_records["statistics"])
+def read_report(reply: Message, *, round: int) -> EvaluationReport:
+    """The inverse of ``report_reply``, of the message that carried it."""
+    metrics = reply.content.metric_records["metrics"]
+    statistics = _decode(reply.content.config_records["statistics"])
     return EvaluationReport(
-        client=client, round=round, num_examples=int(_number(metrics[NUM_EXAMPLES])), statistics=statistics
+        client=sender(reply), round=round, num_examples=int(_number(metrics[NUM_EXAMPLES])), statistics=statistics
     )
 
 
@@ -254,16 +268,17 @@ def _number(value: Any) -> float:
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, bool | int | float | str]:
-    """Nested settings as Flower's run config: dotted names, scalar values. What TOML lacks is written as JSON.
+    """Nested settings as Flower's run config: dotted names, scalar values. What TOML lacks is written as JSON; so is
+    whatever has a ``_target_``, whose keys are the target's own and change with it as a whole.
 
-    >>> flatten({"client": {"clip_norm": None, "batch_size": 10}, "hidden": [200, 200]})
-    {'client.clip_norm': 'null', 'client.batch_size': 10, 'hidden': '[200, 200]'}
+    >>> flatten({"client": {"clip_norm": None, "batch_size": 10}, "model": {"_target_": "my.Net", "width": 3}})
+    {'client.clip_norm': 'null', 'client.batch_size': 10, 'model': '{"_target_": "my.Net", "width": 3}'}
     """
     flat: dict[str, bool | int | float | str] = {}
     for name, value in values.items():
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Mapping) and value and "_target_" not in value:
             flat |= flatten(value, f"{prefix}{name}.")
-        elif isinstance(value, bool | int | float | str):
+        elif isinstance(value, bool | int | float) or (isinstance(value, str) and not _reads_as_json(value)):
             flat[prefix + name] = value
         else:
             flat[prefix + name] = json.dumps(value)
@@ -271,13 +286,23 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, bool | int
 
 
 def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse of ``flatten``."""
+    """The inverse of ``flatten``. Raises BadInput by key for what begins like JSON and is none."""
     nested: dict[str, Any] = {}
     for dotted, value in flat.items():
         *path, name = dotted.split(".")
         place = nested
         for part in path:
             place = place.setdefault(part, {})
-        is_json = isinstance(value, str) and (value == "null" or value[:1] in ("[", "{"))
-        place[name] = json.loads(value) if is_json else value
+        place[name] = _from_json(dotted, value) if isinstance(value, str) and _reads_as_json(value) else value
     return nested
+
+
+def _from_json(key: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise BadInput(key=key, got=text, allowed=f"JSON ({error})") from error
+
+
+def _reads_as_json(text: str) -> bool:
+    return text == "null" or text[:1] in ("[", "{", '"')

@@ -62,6 +62,9 @@ def main(grid: Grid, context: Context) -> None:
     torch.set_num_threads(1)
     settings = unflatten(context.run_config)
     run, seed = settings["run"], int(settings["seed"])
+    for name in ("dir", "registry", "centre"):
+        if not run.get(name):
+            raise BadInput(key=f"run.{name}", got=run.get(name), allowed="a folder on the server's side")
     began = float(run.get("began") or time.time())
     run_dir, registry, centre = Path(run["dir"]), Registry(run["registry"]), open_centre(Path(run["centre"]))
     run_dir.mkdir(parents=True, exist_ok=True)

@@ -63,7 +63,7 @@ def tally(messages: Sequence[Message], replies: Sequence[Message], *, version: i
     refused: list[dict[str, Any]] = []
     bytes_up = 0
     for reply in replies:
-        client = wire.client_of(reply.metadata.src_node_id)
+        client = wire.sender(reply)
         if reply.has_error():
             place = refused if reply.error.code == wire.REFUSED else failed
             place.append({"client": client, "reason": reply.error.reason or f"code {reply.error.code}"})
@@ -85,7 +85,7 @@ def tally(messages: Sequence[Message], replies: Sequence[Message], *, version: i
 def reports(replies: Sequence[Message], *, round: int) -> list[EvaluationReport]:
     """The evaluation reports among ``replies``, by client id."""
     found = [
-        wire.read_report(reply.content, client=wire.client_of(reply.metadata.src_node_id), round=round)
+        wire.read_report(reply, round=round)
         for reply in replies
         if not reply.has_error() and "statistics" in reply.content.config_records
     ]
@@ -102,7 +102,7 @@ def _row(client: int, record: MetricRecord) -> dict[str, float]:
     if "train_loss" in row:
         examples = row.get(wire.NUM_EXAMPLES, 1.0)
         row |= {"loss.total": row["train_loss"] * examples, "loss.weight": examples}
-    return {"client": float(client), **row}
+    return {**row, "client": float(client)}
 
 
 def _scalar(value: Any) -> float:

@@ -225,7 +225,8 @@ class RoundLoop:
         if isinstance(self.grid, ReportsProgress):
             self.grid.progress = lambda done, of: self.observer.on_phase(round, phase, done, of)
         with clock.phase(phase):
-            return list(self.grid.send_and_receive(messages, timeout=self.policies.deadline(round)))
+            replies = list(self.grid.send_and_receive(messages, timeout=self.policies.deadline(round)))
+        return sorted(replies, key=wire.sender)  # a real SuperLink's come as they come
 
     def _available(self, round: int) -> Grid:
         nodes = wait_for_nodes(self.grid, self.options.cohort_size)

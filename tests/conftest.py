@@ -5,10 +5,15 @@ Set here as well as in the Makefile, since tests are also started by hand; Flowe
 
 from __future__ import annotations
 
+import copy
+import functools
+import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,6 +38,48 @@ os.environ["FLWR_HOME"] = FLOWER_HOME
 
 def pytest_unconfigure() -> None:
     shutil.rmtree(FLOWER_HOME, ignore_errors=True)
+
+
+SMALL = (
+    "dataset=synthetic",
+    "dataset.clients=6",
+    "dataset.dimension=8",
+    "dataset.classes=3",
+    "engine=inprocess",
+    "cohort_size=4",
+    "num_rounds=2",
+    "evaluate_clients_every=1",
+    "server.tensorboard=false",
+)
+
+
+@functools.cache
+def _composed(overrides: tuple[str, ...]) -> dict[str, Any]:
+    from experiments.compose import compose
+
+    return compose([*SMALL, *overrides])
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Complete settings of a small run in ``tmp_path``/name, from overrides as they are typed. Half a second to run."""
+
+    def settings(*overrides: str, name: str = "run") -> dict[str, Any]:
+        folders = {"run_dir": str(tmp_path / name), "registry_dir": str(tmp_path / "registry")}
+        return {**copy.deepcopy(_composed(overrides)), **folders}
+
+    return settings
+
+
+@pytest.fixture(scope="session")
+def told() -> Callable[[Path], list[dict[str, Any]]]:
+    """The lines of a run's metrics.jsonl, without the run's own name and what is measured."""
+
+    def told(run_dir: Path) -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+        return [{k: v for k, v in line.items() if k not in ("version", "seconds")} for line in lines]
+
+    return told
 
 
 @pytest.fixture(scope="session")

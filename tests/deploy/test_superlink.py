@@ -1,0 +1,198 @@
+"""The same two apps on a real SuperLink and two real SuperNodes, on this machine."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.compose import compose
+from experiments.run import simulate
+from fl.files import read_json
+from fl.wire import flatten, unflatten
+
+BIN = Path(sys.executable).parent
+PACKAGES = ("fl", "clients", "server", "conf", "experiments")
+SECONDS = 240.0
+
+
+def app_config(repository: Path) -> dict[str, Any]:
+    from flwr.common.config import flatten_dict
+
+    pyproject = tomllib.loads((repository / "pyproject.toml").read_text())
+    return flatten_dict(pyproject["tool"]["flwr"]["app"]["config"])
+
+
+def test_the_app_starts_from_the_defaults_of_conf(repository: Path) -> None:
+    defaults = compose([])
+    del defaults["run_dir"], defaults["registry_dir"]
+    defaults |= {
+        "num_clients": None,
+        "cohort_size": None,
+        "run": dict.fromkeys(("id", "dir", "registry", "centre"), ""),
+    }
+    config = app_config(repository)
+    assert config == flatten(defaults)
+    assert unflatten(config) == defaults
+
+
+@pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")  # Flower's own use of pathspec
+def test_the_bundle_is_small_and_carries_no_data(repository: Path, tmp_path: Path) -> None:
+    import io
+    import zipfile
+
+    from flwr.cli.build import build_fab_from_disk
+
+    bundle = build_fab_from_disk(copy_app(repository, tmp_path / "app"))
+    names = zipfile.ZipFile(io.BytesIO(bundle)).namelist()
+    assert len(bundle) < 2**20
+    assert {"server/app.py", "clients/app.py", "fl/wire.py", "LICENSE"} <= set(names)
+    assert {Path(name).suffix for name in names if name.startswith(PACKAGES)} == {".py"}
+
+
+@pytest.mark.deploy
+def test_two_rounds_on_real_supernodes_give_the_bits_of_the_simulation(
+    repository: Path,
+    tmp_path: Path,
+    settings: Callable[..., dict[str, Any]],
+    told: Callable[[Path], list[dict[str, Any]]],
+) -> None:
+    # Every phase of a round starts processes and polls for seconds, so there are three: train, train, evaluate.
+    few = ("dataset.clients=2", "cohort_size=2", "server=random", "evaluate_clients_every=2")
+    simulated = simulate(settings(*few, "engine.unit_size=1", "algorithm=scaffold", name="simulated"))
+    partitions = simulated / "devices" / "partitions"
+    deployed = tmp_path / "deployed"
+    overrides = {
+        "num_rounds": 2,
+        "evaluate_clients_every": 2,
+        "server.seeding": "random",
+        "algorithm": json.dumps({"_target_": "fl.algorithms.scaffold.build"}),
+        "model": json.dumps({"_target_": "fl.models.softmax.build"}),
+        "server.tensorboard": False,
+        "run.dir": str(deployed),
+        "run.registry": str(tmp_path / "registry"),
+        "run.centre": str(simulated / "centre"),
+    }
+    with flower(tmp_path) as superlink, superlink(partitions):
+        run = [BIN / "flwr", "run", copy_app(repository, tmp_path / "app"), "lab"]
+        config = write_toml(tmp_path / "overrides.toml", overrides)
+        done = subprocess.run(
+            [*run, "--run-config", config], env=environment(tmp_path), capture_output=True, text=True, timeout=SECONDS
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        wait_for(deployed / "summary.json", tmp_path)
+    expected, found = read_json(simulated / "summary.json"), read_json(deployed / "summary.json")
+    assert found["status"] == "finished" and found["rounds_completed"] == 2 and found["engine"] == "superlink"
+    assert found["clients"] == {"asked": 4, "answered": 4, "failed": 0, "refused": 0, "late": 0}
+    for name in ("model_sha256", "final", "bytes", "num_clients", "cohort_size"):
+        assert found[name] == expected[name], name
+    assert told(deployed) == told(simulated)
+
+
+def copy_app(repository: Path, to: Path) -> Path:
+    """The sources as they are, without the environment beside them."""
+    for package in PACKAGES:
+        shutil.copytree(repository / package, to / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "LICENSE", ".gitignore"):
+        shutil.copy(repository / name, to / name)
+    return to
+
+
+def environment(home: Path) -> dict[str, str]:
+    return {**os.environ, "FLWR_HOME": str(home / "flwr"), "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+
+
+def write_toml(path: Path, values: dict[str, Any]) -> Path:
+    lines = []
+    for key, value in values.items():
+        text = f"'{value}'" if isinstance(value, str) else json.dumps(value)
+        lines.append(f"{key} = {text}")
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def flower(home: Path) -> Iterator[Callable[[Path], Any]]:
+    """A SuperLink on a port of its own; gives a function that starts its two SuperNodes over a partition store."""
+    port = free_port()
+    (home / "flwr").mkdir()
+    (home / "flwr" / "config.toml").write_text(
+        f'[superlink]\ndefault = "lab"\n[superlink.lab]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
+    )
+
+    @contextmanager
+    def supernodes(partitions: Path) -> Iterator[None]:
+        common = [BIN / "flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{port}"]
+        first, second = ([*common, *node(partitions, home, number)] for number in (0, 1))
+        with process(home, "node0", first), process(home, "node1", second):
+            yield
+
+    with process(home, "link", [BIN / "flower-superlink", "--insecure", "--port", str(port)]):
+        wait_for_port(port, home)
+        yield supernodes
+
+
+def node(partitions: Path, home: Path, number: int) -> list[str]:
+    states = f'states="{home / "states" / str(number)}"'
+    config = f'partition-id={number} num-partitions=2 partitions="{partitions}" {states}'
+    return ["--port", str(free_port()), "--node-config", config]
+
+
+@contextmanager
+def process(home: Path, name: str, command: list[Any]) -> Iterator[None]:
+    """A program in a process group of its own, which ends with it: SuperNodes leave children behind."""
+    with (home / f"{name}.log").open("w") as log:
+        started = subprocess.Popen(
+            command, stdout=log, stderr=log, env=environment(home), cwd=home, start_new_session=True
+        )
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                try:
+                    os.killpg(started.pid, number)
+                    started.wait(timeout=5)
+                except (ProcessLookupError, subprocess.TimeoutExpired):
+                    continue
+            started.wait()
+
+
+def logs(home: Path) -> str:
+    return "\n".join(f"--- {path.name}\n{path.read_text()[-4000:]}" for path in sorted(home.glob("*.log")))
+
+
+def wait_for_port(port: int, home: Path) -> None:
+    ends = time.monotonic() + SECONDS / 2
+    while time.monotonic() < ends:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.2)
+    pytest.fail(f"the SuperLink did not start\n{logs(home)}")
+
+
+def wait_for(path: Path, home: Path) -> None:
+    ends = time.monotonic() + SECONDS
+    while time.monotonic() < ends:
+        if path.exists():
+            return
+        if "Traceback" in logs(home):
+            break
+        time.sleep(0.2)
+    pytest.fail(f"{path.name} was not written\n{logs(home)}")
