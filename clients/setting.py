@@ -17,6 +17,7 @@ from torch import nn
 from clients import schedule
 from clients.state import StateStore
 from clients.training import TrainingOptions
+from clients.vectorized import why_one_by_one
 from fl.algorithms.algorithm import Algorithm, load_algorithm
 from fl.data.store import PartitionStore, open_store
 from fl.errors import BadInput
@@ -27,6 +28,7 @@ from fl.parameters import Parameters
 
 SENDS = ("fresh", "personal")
 WEIGHTINGS = ("examples", "uniform")
+PATHS = ("auto", "stacked", "one_by_one")
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Setting:
     states     the algorithm's client states;  personal  the devices' own models, None unless ``client.personal``
     sends      "fresh": trained from the newest version; "personal": the device's own model, as it is by then
     weighting  "examples" or "uniform": what a client weighs in a sum
+    one_by_one   why clients train one after the other; None: a unit's clients are stacked and train at once
     """
 
     store: PartitionStore
@@ -49,6 +52,7 @@ class Setting:
     sends: str = "fresh"
     weighting: str = "examples"
     max_update_norm: float | None = None
+    one_by_one: str | None = "asked for"
 
     @cached_property
     def model(self) -> Parameters:
@@ -84,12 +88,13 @@ def open_setting(values: Mapping[str, Any], *, partitions: Path, states: Path) -
     for key, got, allowed in (("client.sends", sends, SENDS), ("server.weighting", weighting, WEIGHTINGS)):
         if got not in allowed:
             raise BadInput(key=key, got=got, allowed=", ".join(allowed))
+    options = training_options(client, num_rounds=int(values["num_rounds"]))
     keeps_personal = bool(client.get("personal", False)) or sends == "personal"
     return Setting(
         store=store,
         module=module,
         algorithm=load_algorithm(values["algorithm"]),
-        options=training_options(client, num_rounds=int(values["num_rounds"])),
+        options=options,
         seed=seed,
         states=StateStore(states / "algorithm"),
         personal=StateStore(states / "personal") if keeps_personal else None,
@@ -97,7 +102,17 @@ def open_setting(values: Mapping[str, Any], *, partitions: Path, states: Path) -
         sends=sends,
         weighting=weighting,
         max_update_norm=client.get("max_update_norm"),
+        one_by_one=_path(str(client.get("path", "auto")), why_one_by_one(module, options)),
     )
+
+
+def _path(asked: str, reason: str | None) -> str | None:
+    """Why clients train one by one, given what ``client.path`` asks for and what stands against stacking them."""
+    if asked not in PATHS:
+        raise BadInput(key="client.path", got=asked, allowed=", ".join(PATHS))
+    if asked == "stacked" and reason:
+        raise BadInput(key="client.path", got=asked, allowed=f"auto or one_by_one, because {reason}")
+    return "asked for" if asked == "one_by_one" else reason
 
 
 def training_options(client: Mapping[str, Any], *, num_rounds: int) -> TrainingOptions:

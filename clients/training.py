@@ -81,12 +81,17 @@ class TrainingOptions:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a client's training gave: parameters ``end``, steps taken, the rate used, and the mean loss seen."""
+    """What a client's training gave: parameters ``end``, steps taken, the rate used, the mean loss seen, the time."""
 
     end: Parameters
     num_steps: int
     learning_rate: float
     loss: Mean
+    seconds: float = 0.0
+
+    def timed(self, seconds: float) -> Trained:
+        """The same, and how long it took."""
+        return replace(self, seconds=seconds)
 
 
 def train(

@@ -1,32 +1,23 @@
 """A work unit done: a task and some clients in, replies out. Every engine, and a real SuperNode, comes through here.
 
-What a client does with a training task:
-
-    fresh       y_i trained from the newest version; sends y_i - x
-    personal    sends its own model minus the version that came from, then specialises the newest version anew
-
-Nothing leaves before the boundary has let it; a client that fails or is refused answers with the reason, and the
-others of its unit are not touched by it.
+A client that fails or is refused answers with the reason, and the others of its unit are not touched by it.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from flwr.app import Error, RecordDict
 
-from clients import personal
 from clients.evaluation import evaluate
 from clients.setting import Setting
-from clients.training import Trained, train
+from clients.updates import Outcome, make_updates
 from fl import wire
 from fl.aggregators.mean import WeightedSum
-from fl.algorithms.algorithm import Correction, LocalRun
 from fl.errors import ClientFailed, RefusedUpdate
 from fl.messages import TrainTask, Update
-from fl.parameters import Parameters, norm, num_bytes, scale, subtract
+from fl.parameters import norm, num_bytes, scale
 
 
 @dataclass(frozen=True)
@@ -45,9 +36,8 @@ def answer(setting: Setting, kind: str, content: RecordDict, clients: Sequence[i
 
 def _train(setting: Setting, content: RecordDict, clients: Sequence[int]) -> list[Reply]:
     task, kind = wire.read_train_task(content)
-    if kind == "sum":
-        return _summed(setting, task, clients)
-    return [_guarded(client, lambda c=client: _alone(setting, task, c)) for client in clients]  # type: ignore[misc]
+    outcomes = make_updates(setting, task, clients)
+    return _summed(setting, outcomes) if kind == "sum" else [_alone(task, client, out) for client, out in outcomes]
 
 
 def _evaluate(setting: Setting, content: RecordDict, clients: Sequence[int]) -> list[Reply]:
@@ -71,99 +61,35 @@ def _guarded(client: int, work: Callable[[], RecordDict]) -> Reply:
         return Reply((client,), error=wire.error_of(failed))
 
 
-def _alone(setting: Setting, task: TrainTask, client: int) -> RecordDict:
+def _alone(task: TrainTask, client: int, outcome: Outcome) -> Reply:
     """One client's reply for a stock Flower strategy; honours what Flower's own client-side mods would."""
-    update = make_update(setting, task, client)
+    if not isinstance(outcome, Update):
+        return Reply((client,), error=wire.error_of(outcome))
     limit = task.options.get("clipping_norm")
     if limit is None:
-        return wire.parameters_reply(update, task)
-    length = norm(update.delta)
-    clipped = update if length <= limit else _replace_delta(update, scale(update.delta, limit / length))
-    return wire.parameters_reply(clipped, task, norm_bit=int(length <= limit))
+        return Reply((client,), content=wire.parameters_reply(outcome, task))
+    length = norm(outcome.delta)
+    clipped = outcome if length <= limit else replace(outcome, delta=scale(outcome.delta, limit / length))
+    return Reply((client,), content=wire.parameters_reply(clipped, task, norm_bit=int(length <= limit)))
 
 
-def _replace_delta(update: Update, delta: Parameters) -> Update:
-    return Update(**{**update.__dict__, "delta": delta})
-
-
-def _summed(setting: Setting, task: TrainTask, clients: Sequence[int]) -> list[Reply]:
-    """The unit's clients added up, one update in memory at a time, and an error for each that has none."""
-    total, extra, rows, answered, failed, moved = WeightedSum(), WeightedSum(), [], [], [], 0
-    for client in clients:
-        updates: list[Update] = []
-
-        def work(client: int = client, updates: list[Update] = updates) -> RecordDict:
-            updates.append(make_update(setting, task, client))
-            return RecordDict()
-
-        reply = _guarded(client, work)
-        if reply.error is not None:
-            failed.append(reply)
+def _summed(setting: Setting, outcomes: Iterable[tuple[int, Outcome]]) -> list[Reply]:
+    """The unit's clients added up in client order, and an error for each that has no update."""
+    total, extra, moved = WeightedSum(), WeightedSum(), 0
+    rows: list[dict[str, float]] = []
+    answered: list[int] = []
+    failed: list[Reply] = []
+    for client, outcome in outcomes:
+        if not isinstance(outcome, Update):
+            failed.append(Reply((client,), error=wire.error_of(outcome)))
             continue
-        update = updates[0]
-        weight = setting.weight(update.num_examples)
-        total.add(update.delta, weight)
-        extra.add(update.extra, 1.0)
-        rows.append(wire.update_row(update, weight))
-        moved += num_bytes(update.delta) + num_bytes(update.extra)
+        weight = setting.weight(outcome.num_examples)
+        total.add(outcome.delta, weight)
+        extra.add(outcome.extra, 1.0)
+        rows.append(wire.update_row(outcome, weight))
+        moved += num_bytes(outcome.delta) + num_bytes(outcome.extra)
         answered.append(client)
     if not answered:
         return failed
     content = wire.sum_reply(total.arrays, extra.arrays, rows, moved)
     return [Reply(tuple(answered), content=content), *failed]
-
-
-def make_update(setting: Setting, task: TrainTask, client: int) -> Update:
-    """Train as ``task`` says and let the result through the boundary; keeps the client's state only if it passes."""
-    began = time.perf_counter()
-    if setting.sends == "personal":
-        trained, delta, base = personal.hand_over(setting, task, client)
-        state: Parameters = {}
-        extra = setting.boundary.extra
-    else:
-        known = setting.states.load(client, before=task.round) if setting.algorithm.keeps_client_state else None
-        trained, state, extra = _fresh(setting, task, client, known[1] if known else None)
-        delta, base = subtract(trained.end, task.parameters), task.version
-    update = setting.boundary.release(
-        Update(
-            client=client,
-            round=task.round,
-            base_version=base,
-            delta=delta,
-            extra=extra,
-            num_examples=len(setting.store.partition(client).train.y),
-            statistics={"loss": trained.loss},
-            seconds=time.perf_counter() - began,
-        )
-    )
-    if state:
-        setting.states.save(client, state, round=task.round)
-    if setting.personal is not None and setting.sends == "fresh":
-        personal.keep(setting, task, client, trained)
-    return update
-
-
-def _fresh(
-    setting: Setting, task: TrainTask, client: int, state: Parameters | None
-) -> tuple[Trained, Parameters, Parameters]:
-    """Train from the newest version with the algorithm's correction: the run, the new state, the extra arrays."""
-    algorithm, start = setting.algorithm, {name: task.parameters[name] for name in setting.trainable}
-    state = algorithm.init_client(start) if state is None else state
-    correction = algorithm.correction(task.shared, state, start)
-    if mu := task.options.get("proximal-mu"):  # Flower's own FedProx asks for it this way
-        correction = Correction(proximal=correction.proximal + mu, constant=correction.constant)
-    trained = train(
-        setting.module,
-        task.parameters,
-        setting.store.partition(client).train,
-        setting.store.signature,
-        setting.options,
-        correction=correction,
-        seed=setting.seed,
-        round=task.round,
-        client=client,
-    )
-    end = {name: trained.end[name] for name in setting.trainable}
-    run = LocalRun(start, end, trained.num_steps, trained.learning_rate, task.shared, state)
-    new_state, extra = algorithm.client_update(run)
-    return trained, new_state, extra

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fl.errors import BadInput
+from fl.parameters import num_bytes
 
 if TYPE_CHECKING:
     from clients.grid import Executor
@@ -53,6 +54,12 @@ def choose(settings: Mapping[str, Any], setting: Setting, *, num_rounds: int, co
     return Engine("inprocess", f"about {estimate:.1f} s of training: too little to share", 0)
 
 
+STACK_BYTES = 2**22
+"""Parameters of a unit's clients together: with activations and gradients this stays in a core's share of the cache."""
+
+MOST_STACKED = 32
+
+
 def open_executor(
     engine: Engine, setting: Setting, values: Mapping[str, Any], *, partitions: Path, states: Path
 ) -> Executor:
@@ -70,6 +77,20 @@ def open_executor(
         states=states,
         address=values["engine"].get("address"),
     )
+
+
+def unit_size(asked: int | None, setting: Setting, *, cohort_size: int) -> int:
+    """Clients a work unit: what was asked for, or what suits the model.
+
+    A stack should stay in the cache, and a cohort should make two units at least, so that two actors can share it.
+    Clients that train one by one gain nothing from being together. It depends on the model and the cohort alone.
+    """
+    if asked is not None:
+        return asked
+    if setting.one_by_one is not None:
+        return 1
+    fits = max(1, STACK_BYTES // max(1, num_bytes(setting.model)))
+    return min(MOST_STACKED, fits, -(-cohort_size // 2))
 
 
 def available_cores() -> int:

@@ -100,6 +100,7 @@ def _run(config: Mapping[str, Any], run_dir: Path, began: float) -> None:
             "engine_asked": config["engine"]["name"],
             "engine_reason": engine.reason,
             "num_actors": engine.num_actors,
+            "training": "stacked" if setting.one_by_one is None else f"one by one: {setting.one_by_one}",
             "private_examples_read_by": "actors" if engine.name == "ray" else "this process",
         },
     }
@@ -109,7 +110,9 @@ def _run(config: Mapping[str, Any], run_dir: Path, began: float) -> None:
             grid = UnitGrid(
                 run_id=run_id,
                 num_clients=facts["num_clients"],
-                unit_size=int(config["engine"]["unit_size"]),
+                unit_size=engines.unit_size(
+                    config["engine"].get("unit_size"), setting, cohort_size=values["cohort_size"]
+                ),
                 executor=executor,
             )
             app(grid, server_context(begin_run(run_id), flatten({**values, "run": run})))
