@@ -172,9 +172,12 @@ def _check_whole(client: int, what: str, value: object, *, least: int, most: int
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and 0 <= value <= MAX_NUM_EXAMPLES
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        return False
+    return 0 <= int(value) <= MAX_NUM_EXAMPLES
 
 
 def _is_number(value: object) -> bool:
-    kinds = int | float | np.integer | np.floating
-    return isinstance(value, kinds) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        return False
+    return bool(-sys.float_info.max <= value <= sys.float_info.max)
