@@ -11,6 +11,7 @@ they stay outside every compared hash.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -178,6 +179,8 @@ def _is_count(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+    if isinstance(value, float | np.floating):
+        return math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
         return False
-    return bool(-sys.float_info.max <= value <= sys.float_info.max)
+    return abs(int(value)) <= sys.float_info.max
