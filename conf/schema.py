@@ -157,6 +157,7 @@ class Schedule:
 class Client:
     """How a device trains, and what it sends."""
 
+    path: Annotated[str, "auto, stacked (a unit's clients train at once) or one_by_one"]
     batch_size: Annotated[int | None, "examples a step; null: all of a client's at once"]
     local_epochs: Annotated[int | None, "passes over a client's examples a round"]
     local_steps: Annotated[int | None, "steps a round, in place of local_epochs"]
@@ -208,9 +209,8 @@ class Engine:
 
     name: Annotated[str, "auto, ray or inprocess; follows from engine=NAME"]
     num_actors: Annotated[int | None, "processes that train; null: one a core"]
-    unit_size: Annotated[int, "clients that an actor handles in one go"]
+    unit_size: Annotated[int | None, "clients that an actor handles in one go; null: what suits the model"]
     address: Annotated[str | None, "address of a running Ray cluster; null: start one here"]
-    task_threads: Annotated[int, "threads a task may use"]
 
 
 @dataclass

@@ -93,8 +93,8 @@ RULES: tuple[Rule, ...] = (
     _whole("server.early_stopping.patience", 1),
     _number("server.early_stopping.min_delta", least=0),
     _or_null(_whole("engine.num_actors", 1)),
-    _whole("engine.unit_size", 1),
-    _whole("engine.task_threads", 1),
+    _or_null(_whole("engine.unit_size", 1)),
+    _one_of("client.path", ("auto", "stacked", "one_by_one")),
 )
 """A line a setting. Settings that a run does not have are skipped; types are held by conf/schema.py."""
 

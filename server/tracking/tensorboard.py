@@ -50,7 +50,6 @@ NOT_HYPERPARAMETERS = frozenset(
         "engine.name",
         "engine.num_actors",
         "engine.address",
-        "engine.task_threads",
     }
 )
 """Settings that a result does not depend on."""
