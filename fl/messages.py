@@ -16,6 +16,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TypeGuard
 
 import numpy as np
 
@@ -167,20 +168,20 @@ def check_statistics(client: int, statistics: Mapping[str, Statistic]) -> None:
 
 
 def _check_whole(client: int, what: str, value: object, *, least: int, most: int) -> None:
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or not least <= value <= most:
+    if not (_is_whole(value) and least <= value <= most):
         why = f"{value!r} is not a whole number from {least} to {most}"
         raise RefusedUpdate(client=client, what=what, why=why)
 
 
+def _is_whole(value: object) -> TypeGuard[int]:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
 def _is_count(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        return False
-    return 0 <= int(value) <= MAX_NUM_EXAMPLES
+    return _is_whole(value) and 0 <= int(value) <= MAX_NUM_EXAMPLES
 
 
 def _is_number(value: object) -> bool:
     if isinstance(value, float | np.floating):
         return math.isfinite(value)
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        return False
-    return abs(int(value)) <= sys.float_info.max
+    return _is_whole(value) and abs(int(value)) <= sys.float_info.max
