@@ -67,6 +67,7 @@ def _run(config: Mapping[str, Any], run_dir: Path, began: float) -> None:
     from clients.setting import open_setting
     from experiments import engine as engines
     from fl.cohorts import check_cohort_size
+    from fl.data.centre import open_centre
     from fl.registry import Registry
     from fl.wire import flatten
     from server import interrupts
@@ -77,12 +78,12 @@ def _run(config: Mapping[str, Any], run_dir: Path, began: float) -> None:
     facts = _prepare(config, run_dir, centre=centre, partitions=partitions)
     values = {**config, "num_clients": facts["num_clients"]}
     values["cohort_size"] = check_cohort_size(config.get("cohort_size"), facts["num_clients"])
-    setting = open_setting(values, partitions=partitions, states=states)
-    check(values, centre)
+    setting = open_setting(values, partitions=partitions, states=states, signature=open_centre(centre).signature)
+    registry = Registry(writable_folder(Path(config["registry_dir"]).resolve(), key="registry_dir"))
+    check(values, centre=centre, registry=registry)
     engine = engines.choose(
         config["engine"], setting, num_rounds=int(config["num_rounds"]), cohort_size=values["cohort_size"]
     )
-    registry = Registry(writable_folder(Path(config["registry_dir"]).resolve(), key="registry_dir"))
     run_id = _run_id(run_dir, registry)
     newest = registry.latest(run_id)
     for store in (setting.states, setting.personal):

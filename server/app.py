@@ -23,7 +23,7 @@ from torch import nn
 from fl.algorithms.algorithm import load_algorithm
 from fl.cohorts import check_cohort_size
 from fl.data.centre import Centre, open_centre
-from fl.errors import BadInput, Interrupted, MeadowError, StoppedByFaults
+from fl.errors import BadInput, Interrupted, StoppedByFaults
 from fl.metrics import Statistics, values
 from fl.models import arrays
 from fl.models.build import build_model
@@ -37,7 +37,7 @@ from server.personal import final_comparison
 from server.policies import Policies, closes_after
 from server.records import RunRecord, RunSummary
 from server.rounds import RoundLoop, RoundOptions, Totals
-from server.seeding import seed_model, share_better_than_random
+from server.seeding import check_seeding, seed_model, share_better_than_random
 from server.stock import build_stock
 from server.strategy import AlgorithmStrategy, wait_for_nodes
 from server.tracking import fan_out, observers
@@ -120,7 +120,7 @@ def main(grid: Grid, context: Context) -> None:
     registry.keep_examples(history.run_id, centre.test.x, centre.test.y)
     totals = resumed[0] if resumed else Totals(parameters=random_model)
     ready = time.time()
-    stopped: MeadowError | None = None
+    stopped: Exception | None = None
     extra: dict[str, Any] = {}
     try:
         if resumed:
@@ -131,7 +131,7 @@ def main(grid: Grid, context: Context) -> None:
         if settings["client"].get("personal") and settings["server"].get("personal_evaluation", True):
             nodes = wait_for_nodes(grid, options.cohort_size)
             extra["personal"] = final_comparison(grid, nodes, totals.parameters, round=totals.round, run_dir=run_dir)
-    except (StoppedByFaults, Interrupted) as error:
+    except Exception as error:  # noqa: BLE001  whatever ends a run, its summary is written first
         stopped = error
     seconds = {"setup": ready - began, "rounds": time.time() - ready, "total": time.time() - began}
     _finish(loop, history, totals, stopped, seconds=seconds, extra={**dict(run.get("summary") or {}), **extra})
@@ -165,7 +165,7 @@ def _finish(
     loop: RoundLoop,
     history: History,
     totals: Totals,
-    stopped: MeadowError | None,
+    stopped: Exception | None,
     *,
     seconds: dict[str, float],
     extra: dict[str, Any],
@@ -199,23 +199,30 @@ def _finish(
     )
 
 
-def _status(stopped: MeadowError | None, totals: Totals) -> str:
+def _status(stopped: Exception | None, totals: Totals) -> str:
     if isinstance(stopped, StoppedByFaults):
         return "stopped by faults"
     if isinstance(stopped, Interrupted):
         return "interrupted"
+    if stopped:
+        return "failed"
     return "stopped early" if totals.stopped else "finished"
 
 
-def check(settings: Mapping[str, Any], centre: Path) -> None:
+def check(settings: Mapping[str, Any], *, centre: Path, registry: Registry) -> None:
     """Everything of the server's that can be wrong in ``settings``, before anything starts; BadInput names it."""
     opened = open_centre(centre)
     num_clients = int(settings["num_clients"])
     module, options = _module(settings, opened), round_options(settings, num_clients)
-    build_strategy(settings, arrays.parameters_of(module), arrays.trainable_names(module), options, num_clients)
-    if settings["server"]["seeding"] == "pretrained" and not len(opened.public.y):
-        allowed = "random, or a dataset.public_fraction that leaves the server some public examples"
-        raise BadInput(key="server.seeding", got="pretrained", allowed=allowed)
+    parameters = arrays.parameters_of(module)
+    build_strategy(settings, parameters, arrays.trainable_names(module), options, num_clients)
+    check_seeding(
+        str(settings["server"]["seeding"]),
+        centre=opened,
+        registry=registry,
+        options=settings["server"],
+        like=parameters,
+    )
 
 
 def _module(settings: Mapping[str, Any], centre: Centre) -> nn.Module:

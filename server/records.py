@@ -65,7 +65,7 @@ class RoundRecord:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """Known at the end. ``status`` is "finished", "stopped early", "stopped by faults" or "interrupted"."""
+    """Known at the end. ``status`` is "finished", "stopped early", "stopped by faults", "interrupted" or "failed"."""
 
     status: str
     reason: str

@@ -104,10 +104,9 @@ class Clock:
         finally:
             self.seconds[name] += time.perf_counter() - began
 
-    def stop(self) -> dict[str, float]:
-        """The phases, and the total since the clock was made."""
-        self.seconds["total"] = time.perf_counter() - self._began
-        return self.seconds
+    def read(self) -> dict[str, float]:
+        """The phases so far, and the total since the clock was made."""
+        return {**self.seconds, "total": time.perf_counter() - self._began}
 
 
 @dataclass(frozen=True)
@@ -215,8 +214,8 @@ class RoundLoop:
         }
         with interrupts.deferred():
             with clock.phase("commit"):
-                version = self.commit(parameters, {**facts, "seconds": dict(clock.seconds)})
-            record = RoundRecord(version=version, seconds=clock.stop(), **facts)
+                version = self.commit(parameters, {**facts, "seconds": clock.read()})
+            record = RoundRecord(version=version, seconds=clock.read(), **facts)
             totals.parameters = parameters
             totals.include(record)
             self.observer.on_round(record)

@@ -40,6 +40,23 @@ class Seeded:
     parent: Version | None = None
 
 
+def check_seeding(
+    how: str, *, centre: Centre, registry: Registry, options: Mapping[str, Any], like: Parameters
+) -> None:
+    """Raise BadInput unless ``seed_model`` can do what ``how`` says, for a model of arrays like ``like``."""
+    if how == "pretrained":
+        if not len(centre.public.y):
+            allowed = "random, or a dataset.public_fraction that leaves the server some public examples to train on"
+            raise BadInput(key="server.seeding", got="pretrained, without a public example", allowed=allowed)
+        for name in ("seeding_epochs", "seeding_batch_size", "seeding_learning_rate"):
+            if not options[name] > 0:
+                raise BadInput(key=f"server.{name}", got=options[name], allowed="above 0")
+    elif how != "random":
+        found, _ = _existing(how, registry)
+        if why := mismatch(found, like):
+            raise BadInput(key="server.seeding", got=how, allowed=f"parameters that fit the model: {why}")
+
+
 def seed_model(
     module: nn.Module, *, how: str, centre: Centre, registry: Registry, options: Mapping[str, Any], seed: int
 ) -> Seeded:
@@ -48,32 +65,27 @@ def seed_model(
     Raises BadInput with key ``server.seeding`` where ``how`` names nothing, or something of another shape.
     """
     random_model = copy(arrays.parameters_of(module))
+    check_seeding(how, centre=centre, registry=registry, options=options, like=random_model)
     if how == "random":
         return Seeded(random_model, {"how": "random"})
     if how == "pretrained":
         return _pretrained(module, centre, options, seed)
     found, parent = _existing(how, registry)
-    if why := mismatch(found, random_model):
-        raise BadInput(key="server.seeding", got=how, allowed=f"parameters that fit the model: {why}")
     return Seeded({name: found[name] for name in random_model}, {"how": "existing", "from": how}, parent)
 
 
 def _pretrained(module: nn.Module, centre: Centre, options: Mapping[str, Any], seed: int) -> Seeded:
-    x, y = centre.public.x, centre.public.y
-    if not len(y):
-        allowed = "random, or a dataset.public_fraction that leaves the server some public examples to train on"
-        raise BadInput(key="server.seeding", got="pretrained, without a public example", allowed=allowed)
-    epochs, batch_size = int(options["seeding_epochs"]), int(options["seeding_batch_size"])
-    rate = float(options["seeding_learning_rate"])
-    for name, value in (
-        ("seeding_epochs", epochs),
-        ("seeding_batch_size", batch_size),
-        ("seeding_learning_rate", rate),
-    ):
-        if not value > 0:
-            raise BadInput(key=f"server.{name}", got=value, allowed="above 0")
-    fit(module, arrays.to_inputs(x, centre.signature), arrays.to_targets(y, centre.signature), centre.signature,
-        epochs=epochs, batch_size=batch_size, learning_rate=rate, seed=seed)  # fmt: skip
+    x, y, epochs = centre.public.x, centre.public.y, int(options["seeding_epochs"])
+    fit(
+        module,
+        arrays.to_inputs(x, centre.signature),
+        arrays.to_targets(y, centre.signature),
+        centre.signature,
+        epochs=epochs,
+        batch_size=int(options["seeding_batch_size"]),
+        learning_rate=float(options["seeding_learning_rate"]),
+        seed=seed,
+    )
     return Seeded(
         copy(arrays.parameters_of(module)), {"how": "pretrained", "public_examples": len(y), "epochs": epochs}
     )
