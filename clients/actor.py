@@ -72,16 +72,13 @@ class RayActors:
         self._queue.append(unit)
         self._feed()
 
-    def collect(self, timeout: float | None) -> list[tuple[Unit, list[Reply]]]:
+    def collect(self, timeout: float) -> list[tuple[Unit, list[Reply]]]:
         """Answers that have come; an actor that answered takes the next unit at once."""
-        done: list[tuple[Unit, list[Reply]]] = []
-        while self._busy and not done:
-            ready, _ = ray.wait(list(self._busy), num_returns=1, timeout=timeout)
-            if not ready:
-                break
-            for reference in ready:
-                done += self._finish(reference)
-            self._feed()
+        if not self._busy:
+            return []
+        ready, _ = ray.wait(list(self._busy), num_returns=1, timeout=timeout)
+        done = [answer for reference in ready for answer in self._finish(reference)]
+        self._feed()
         return done
 
     def abandon(self, numbers: Iterable[int]) -> None:

@@ -1,12 +1,15 @@
-"""A task on a client's own test part -> merged statistics.
+"""A task on clients' own test parts -> merged statistics, a report a client.
 
-Of the global model, and where devices keep their own models of those too: ``personal_<metric>``, the ``gain`` of the
-device's own model over the global one, and how many versions it was behind (``lag``).
+Of the global model, and where devices keep their own models of those too: ``personal_<metric>``, and how many
+versions a device was behind (``lag``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from clients import personal
+from clients.local import Failure, attempt
 from clients.setting import Setting
 from fl.errors import ClientFailed
 from fl.messages import EvaluateTask, EvaluationReport, check_report
@@ -16,19 +19,32 @@ from fl.models import evaluate as models
 from fl.parameters import Parameters
 
 
-def evaluate(setting: Setting, task: EvaluateTask, client: int) -> EvaluationReport:
-    """One client's report. Raises ClientFailed where its test part is empty."""
-    examples = setting.store.partition(client).test
-    if not len(examples.y):
+def evaluate_clients(
+    setting: Setting, task: EvaluateTask, clients: Sequence[int]
+) -> Iterator[tuple[int, EvaluationReport | Failure]]:
+    """Each client with its report, or with why it has none, in the order given."""
+    keeps_own = setting.personal is not None and task.personal
+    own = personal.use(setting, task, clients) if keeps_own else {}
+    for client in clients:
+        yield client, attempt(client, lambda c=client: _report(setting, task, c, own.get(c)))  # type: ignore[misc]
+
+
+def _report(
+    setting: Setting, task: EvaluateTask, client: int, own: tuple[Parameters, int] | Failure | None
+) -> EvaluationReport:
+    num_examples = len(setting.store.partition(client).test.y)
+    if not num_examples:
         raise ClientFailed(client=client, reason="its test part is empty")
+    if isinstance(own, Failure):
+        raise own
     statistics = measure(setting, task.parameters, client)
-    if setting.personal is not None and task.personal:
-        own, lag = personal.use(setting, task, client)
-        mine = measure(setting, own, client)
+    if own is not None:
+        parameters, lag = own
+        mine = measure(setting, parameters, client)
         statistics |= {f"personal_{name}": s for name, s in mine.items() if isinstance(s, Mean)}
         statistics["lag"] = Mean(float(lag), 1.0)
     return check_report(
-        EvaluationReport(client=client, round=task.round, num_examples=len(examples.y), statistics=statistics)
+        EvaluationReport(client=client, round=task.round, num_examples=num_examples, statistics=statistics)
     )
 
 

@@ -7,6 +7,7 @@ does them, here (clients/inprocess.py) or in Ray actors (clients/actor.py).
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from clients.flower_internals import Run, begin_run, identify, unavailable
 from clients.unit import Reply
 from fl.errors import BadInput
 from fl.wire import client_of, node_of
+
+TURN_SECONDS = 0.2
+"""How long one thread waits for answers before another may look."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,8 @@ class Executor(Protocol):
     def submit(self, unit: Unit) -> None:
         """Take a unit; it may start at once or wait its turn."""
 
-    def collect(self, timeout: float | None) -> list[tuple[Unit, list[Reply]]]:
-        """Units done since the last call. Waits for at least one, at most ``timeout`` seconds (None: for ever)."""
+    def collect(self, timeout: float) -> list[tuple[Unit, list[Reply]]]:
+        """Units done since the last call; waits for one, at most ``timeout`` seconds. May come back earlier, empty."""
 
     def abandon(self, numbers: Iterable[int]) -> None:
         """Nobody waits for these units any more; their answers must not come out of ``collect``."""
@@ -108,15 +112,13 @@ class UnitGrid(Grid):
         """Send instructions and return their ids, in order; does not wait for anything."""
         with self._lock:
             messages = list(messages)
+            if len({id(message) for message in messages}) < len(messages):
+                raise ValueError("a message can be sent once")
             for message in messages:
                 self._check(message)
             ids = [identify(message) for message in messages]
             self._waiting.update(ids)
-            groups: dict[tuple[str, int], dict[int, Message]] = {}
-            for message in messages:
-                key = (message.metadata.message_type, id(message.content))
-                groups.setdefault(key, {})[client_of(message.metadata.dst_node_id)] = message
-            for (kind, _), by_client in groups.items():
+            for kind, by_client in _groups(messages):
                 for clients in cut(list(by_client), self.unit_size):
                     content = by_client[clients[0]].content
                     unit = Unit(self._submitted, kind, clients, content)
@@ -141,20 +143,26 @@ class UnitGrid(Grid):
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
         """Send and wait. After ``timeout`` seconds what has come is returned, and what comes later never counts."""
-        messages = list(messages)
+        ids = self.push_messages(messages)
+        ends = math.inf if timeout is None else time.monotonic() + timeout
+        while self._wait(ids, ends):
+            time.sleep(0)  # lets other threads in
         with self._lock:
-            ids = self.push_messages(messages)
-            ends = None if timeout is None else time.monotonic() + timeout
-            while open_ids := [i for i in ids if i in self._waiting]:
-                left = None if ends is None else ends - time.monotonic()
-                if left is not None and left <= 0:
-                    self._abandon(set(open_ids))
-                    break
-                self._collect(left)
-                if self.progress:
-                    self.progress(sum(i not in self._waiting for i in ids), len(ids))
             replies = [self._replies.pop(i) for i in ids if i in self._replies]
-            return [reply for reply in replies if reply is not None]
+        return [reply for reply in replies if reply is not None]
+
+    def _wait(self, ids: Sequence[str], ends: float) -> bool:
+        """Collect once, for a moment; False when nothing is open any more, or the time is over."""
+        with self._lock:
+            left = ends - time.monotonic()
+            open_ids = [i for i in ids if i in self._waiting]
+            if not open_ids or left <= 0:
+                self._abandon(set(open_ids))
+                return False
+            self._collect(min(left, TURN_SECONDS))
+            if self.progress:
+                self.progress(sum(i not in self._waiting for i in ids), len(ids))
+            return True
 
     def _check(self, message: Message) -> None:
         metadata = message.metadata
@@ -163,7 +171,7 @@ class UnitGrid(Grid):
         if metadata.reply_to_message_id or metadata.ttl <= 0 or message.has_error():
             raise ValueError("only instructions with content and time to live can be sent to a node")
 
-    def _collect(self, timeout: float | None) -> None:
+    def _collect(self, timeout: float) -> None:
         for unit, replies in self.executor.collect(timeout):
             ticket = self._tickets.pop(unit.number)
             for reply in replies:
@@ -174,11 +182,28 @@ class UnitGrid(Grid):
                 self._waiting.discard(message.metadata.message_id)
 
     def _abandon(self, ids: set[str]) -> None:
+        if not ids:
+            return
         late = [t for t in self._tickets.values() if any(m.metadata.message_id in ids for m in t.messages.values())]
         self.executor.abandon([ticket.unit.number for ticket in late])
         for ticket in late:
             del self._tickets[ticket.unit.number]
         self._waiting -= ids
+
+
+def _groups(messages: Sequence[Message]) -> list[tuple[str, dict[int, Message]]]:
+    """Messages that may share work units: of one kind, with one payload, at most one to a client."""
+    groups: dict[tuple[str, int], list[dict[int, Message]]] = {}
+    for message in messages:
+        client = client_of(message.metadata.dst_node_id)
+        alike = groups.setdefault((message.metadata.message_type, id(message.content)), [])
+        for group in alike:
+            if client not in group:
+                group[client] = message
+                break
+        else:
+            alike.append({client: message})
+    return [(kind, group) for (kind, _), alike in groups.items() for group in alike]
 
 
 def _message(reply: Reply, to: Message) -> Message:

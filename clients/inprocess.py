@@ -21,7 +21,7 @@ class InProcess:
         """Queue a unit."""
         self._queue.append(unit)
 
-    def collect(self, timeout: float | None) -> list[tuple[Unit, list[Reply]]]:
+    def collect(self, timeout: float) -> list[tuple[Unit, list[Reply]]]:
         """Do the next unit now. There is no other thread to stop it, so a deadline takes effect between units."""
         if not self._queue:
             return []

@@ -7,15 +7,16 @@ versions behind they were by then) is recorded.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from clients.local import Failure, Job, train_clients
 from clients.setting import Setting
-from clients.training import Trained, train
+from clients.training import Trained
 from fl.algorithms.algorithm import Correction
-from fl.messages import EvaluateTask, TrainTask
+from fl.messages import EvaluateTask
 from fl.parameters import Array, Parameters, subtract
 
 BASE = "version it came from"
@@ -42,59 +43,44 @@ def load(setting: Setting, client: int, *, before: int) -> Personal | None:
     return Personal({n: v for n, v in arrays.items() if not n.startswith(DELTA)}, delta, version)
 
 
-def keep(setting: Setting, task: TrainTask, client: int, trained: Trained) -> None:
-    """After fresh training: the same local model is the device's own, unless it trains longer for itself."""
-    if setting.personal_epochs is None:
-        _save(setting, client, trained.end, task.parameters, version=task.version, round=task.round)
-    else:
-        specialise(setting, client, task.parameters, version=task.version, round=task.round)
+def use(setting: Setting, task: EvaluateTask, clients: Sequence[int]) -> dict[int, tuple[Parameters, int] | Failure]:
+    """A use of each device: its own model, specialised anew if a newer version is out, and the lag it had."""
+    own = {client: load(setting, client, before=task.round + 1) for client in clients}
+    behind = [c for c, known in own.items() if known is None or known.version < task.version]
+    used: dict[int, tuple[Parameters, int] | Failure] = {
+        client: (known.parameters, 0) for client, known in own.items() if known is not None and client not in behind
+    }
+    for client, trained in specialise(setting, task.parameters, behind, version=task.version, round=task.round):
+        known = own[client]
+        lag = task.version - known.version if known else 0
+        used[client] = (trained.end, lag) if isinstance(trained, Trained) else trained
+    return used
 
 
-def hand_over(setting: Setting, task: TrainTask, client: int) -> tuple[Trained, Parameters, int]:
-    """What a device sends when asked for its own model: how it differs from the version it came from, and which.
+def specialise(
+    setting: Setting, parameters: Mapping[str, Array], clients: Sequence[int], *, version: int, round: int
+) -> Iterator[tuple[int, Trained | Failure]]:
+    """Fine-tune ``parameters`` on each client's training part and keep the results.
 
-    A device asked for the first time specialises the newest version first. Afterwards it specialises the newest
-    version, for its user and for the next time.
+    No algorithm's correction: this model is for its own user alone.
     """
-    own = load(setting, client, before=task.round)
-    trained = specialise(setting, client, task.parameters, version=task.version, round=task.round)
-    if own is None:
-        return trained, subtract(trained.end, task.parameters), task.version
-    return trained, own.delta, own.version
-
-
-def use(setting: Setting, task: EvaluateTask, client: int) -> tuple[Parameters, int]:
-    """A use of the device: its own model, specialised anew if a newer version is out, and the lag it had."""
-    own = load(setting, client, before=task.round + 1)
-    if own is not None and own.version >= task.version:
-        return own.parameters, 0
-    trained = specialise(setting, client, task.parameters, version=task.version, round=task.round)
-    return trained.end, task.version - own.version if own else 0
-
-
-def specialise(setting: Setting, client: int, parameters: Mapping[str, Array], *, version: int, round: int) -> Trained:
-    """Fine-tune ``parameters`` on the client's training part and keep the result. No algorithm's correction: this
-    model is for its own user alone.
-    """
-    trained = train(
-        setting.module,
+    for client, trained in train_clients(
+        setting,
         parameters,
-        setting.store.partition(client).train,
-        setting.store.signature,
-        setting.options.for_epochs(setting.personal_epochs),
-        correction=Correction(),
-        seed=setting.seed,
+        [Job(client, Correction()) for client in clients],
+        options=setting.options.for_epochs(setting.personal_epochs),
         round=max(round, 1),
-        client=client,
         purpose="personal",
-    )
-    _save(setting, client, trained.end, parameters, version=version, round=round)
-    return trained
+    ):
+        if isinstance(trained, Trained):
+            keep(setting, client, trained.end, parameters, version=version, round=round)
+        yield client, trained
 
 
-def _save(
+def keep(
     setting: Setting, client: int, own: Parameters, base: Mapping[str, Array], *, version: int, round: int
 ) -> None:
+    """Write a device's own model to its store, with the version it came from."""
     if setting.personal is None:
         return
     arrays = {**own, BASE: np.array(version, dtype=np.int64)}

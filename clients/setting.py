@@ -1,6 +1,7 @@
 """What the side of the devices holds in one process: partitions, a scratch model, the algorithm's client half.
 
-Opened once a process, from plain values and two folders; serves every client whose turn it is there.
+Opened once a process, from plain values and two folders; serves every client whose turn it is there. The partitions
+are opened by whoever first needs an example: a driver whose actors do the work never opens them.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from fl.messages import Boundary
 from fl.models import arrays
 from fl.models.build import build_model
 from fl.parameters import Parameters
+from fl.signature import Signature
 
 SENDS = ("fresh", "personal")
 WEIGHTINGS = ("examples", "uniform")
@@ -35,13 +37,15 @@ PATHS = ("auto", "stacked", "one_by_one")
 class Setting:
     """Everything a client needs to do a task, but the task.
 
+    partitions the folder of the partition store, whose examples are as ``signature`` says
     states     the algorithm's client states;  personal  the devices' own models, None unless ``client.personal``
     sends      "fresh": trained from the newest version; "personal": the device's own model, as it is by then
     weighting  "examples" or "uniform": what a client weighs in a sum
     one_by_one   why clients train one after the other; None: a unit's clients are stacked and train at once
     """
 
-    store: PartitionStore
+    partitions: Path
+    signature: Signature
     module: nn.Module
     algorithm: Algorithm
     options: TrainingOptions
@@ -53,6 +57,11 @@ class Setting:
     weighting: str = "examples"
     max_update_norm: float | None = None
     one_by_one: str | None = "asked for"
+
+    @cached_property
+    def store(self) -> PartitionStore:
+        """The private partitions, opened at first use."""
+        return open_store(self.partitions)
 
     @cached_property
     def model(self) -> Parameters:
@@ -67,23 +76,31 @@ class Setting:
     @cached_property
     def boundary(self) -> Boundary:
         """What may leave a client of this setting."""
-        like = {name: self.model[name] for name in self.trainable}
-        return Boundary(delta=self.model, extra=self.algorithm.extra_like(like), max_norm=self.max_update_norm)
+        like = self.algorithm.extra_like(self.trainable_of(self.model))
+        return Boundary(delta=self.model, extra=like, max_norm=self.max_update_norm)
+
+    def trainable_of(self, parameters: Parameters) -> Parameters:
+        """Those of ``parameters`` that training moves."""
+        return {name: parameters[name] for name in self.trainable}
 
     def weight(self, num_examples: int) -> float:
         """What an update over ``num_examples`` weighs."""
         return float(num_examples) if self.weighting == "examples" else 1.0
 
 
-def open_setting(values: Mapping[str, Any], *, partitions: Path, states: Path) -> Setting:
+def open_setting(
+    values: Mapping[str, Any], *, partitions: Path, states: Path, signature: Signature | None = None
+) -> Setting:
     """The setting of this process from the nested settings of a run and the two folders of the devices' side.
+
+    The signature is read from the partitions, unless the caller knows it and leaves them closed.
 
     From here on this process computes with one thread: numbers that are kept must not depend on how many there are.
     """
     torch.set_num_threads(1)
-    store, client, seed = open_store(partitions), dict(values["client"]), int(values["seed"])
-    model = dict(values["model"])
-    module = build_model(target=model.pop("_target_"), arguments=model, signature=store.signature, seed=seed)
+    signature = signature or open_store(partitions).signature
+    client, model, seed = dict(values["client"]), dict(values["model"]), int(values["seed"])
+    module = build_model(target=model.pop("_target_"), arguments=model, signature=signature, seed=seed)
     sends, weighting = str(client.get("sends", "fresh")), str(values["server"].get("weighting", "examples"))
     for key, got, allowed in (("client.sends", sends, SENDS), ("server.weighting", weighting, WEIGHTINGS)):
         if got not in allowed:
@@ -91,7 +108,8 @@ def open_setting(values: Mapping[str, Any], *, partitions: Path, states: Path) -
     options = training_options(client, num_rounds=int(values["num_rounds"]))
     keeps_personal = bool(client.get("personal", False)) or sends == "personal"
     return Setting(
-        store=store,
+        partitions=partitions,
+        signature=signature,
         module=module,
         algorithm=load_algorithm(values["algorithm"]),
         options=options,

@@ -10,13 +10,12 @@ from dataclasses import dataclass, replace
 
 from flwr.app import Error, RecordDict
 
-from clients.evaluation import evaluate
+from clients.evaluation import evaluate_clients
 from clients.setting import Setting
 from clients.updates import Outcome, make_updates
 from fl import wire
 from fl.aggregators.mean import WeightedSum
-from fl.errors import ClientFailed, RefusedUpdate
-from fl.messages import TrainTask, Update
+from fl.messages import EvaluationReport, TrainTask, Update
 from fl.parameters import norm, num_bytes, scale
 
 
@@ -30,8 +29,48 @@ class Reply:
 
 
 def answer(setting: Setting, kind: str, content: RecordDict, clients: Sequence[int]) -> list[Reply]:
-    """Do the task in ``content`` ("train" or "evaluate") for ``clients``, in the order given."""
-    return ANSWERS[kind](setting, content, clients)
+    """Do the task in ``content`` ("train" or "evaluate") for ``clients``, in the order given. Never raises: where the
+    task itself cannot be read, every client answers with that.
+    """
+    if kind not in ANSWERS:
+        return _all_failed(clients, f"there is no task {kind!r}, only {', '.join(ANSWERS)}")
+    try:
+        return ANSWERS[kind](setting, content, clients)
+    except Exception as error:  # noqa: BLE001  what comes from outside must not end the process that serves others
+        return _all_failed(clients, f"{type(error).__name__}: {error}")
+
+
+def _all_failed(clients: Sequence[int], reason: str) -> list[Reply]:
+    failures = [ClientFailed(client=client, reason=reason) for client in clients]
+    return [Reply((failure.client,), error=wire.error_of(failure)) for failure in failures]
+
+
+def _train(setting: Setting, content: RecordDict, clients: Sequence[int]) -> list[Reply]:
+    task, kind = wire.read_train_task(content)
+    outcomes = make_updates(setting, task, clients)
+    return _summed(setting, outcomes) if kind == "sum" else [_alone(task, client, out) for client, out in outcomes]
+
+
+def _evaluate(setting: Setting, content: RecordDict, clients: Sequence[int]) -> list[Reply]:
+    return [
+        Reply((client,), content=wire.report_reply(outcome))
+        if isinstance(outcome, EvaluationReport)
+        else Reply((client,), error=wire.error_of(outcome))
+        for client, outcome in evaluate_clients(setting, wire.read_evaluate_task(content), clients)
+    ]
+
+
+ANSWERS:
+        return _all_failed(clients, f"there is no task {kind!r}, only {', '.join(ANSWERS)}")
+    try:
+        return ANSWERS[kind](setting, content, clients)
+    except Exception as error:  # noqa: BLE001  what comes from outside must not end the process that serves others
+        return _all_failed(clients, f"{type(error).__name__}: {error}")
+
+
+def _all_failed(clients: Sequence[int], reason: str) -> list[Reply]:
+    failures = [ClientFailed(client=client, reason=reason) for client in clients]
+    return [Reply((failure.client,), error=wire.error_of(failure)) for failure in failures]
 
 
 def _train(setting: Setting, content: RecordDict, clients: Sequence[int]) -> list[Reply]:
@@ -49,16 +88,6 @@ ANSWERS: dict[str, Callable[[Setting, RecordDict, Sequence[int]], list[Reply]]] 
     "train": _train,
     "evaluate": _evaluate,
 }
-
-
-def _guarded(client: int, work: Callable[[], RecordDict]) -> Reply:
-    try:
-        return Reply((client,), content=work())
-    except (RefusedUpdate, ClientFailed) as failure:
-        return Reply((client,), error=wire.error_of(failure))
-    except Exception as error:  # noqa: BLE001  a device's fault of any kind is that device's alone
-        failed = ClientFailed(client=client, reason=f"{type(error).__name__}: {error}")
-        return Reply((client,), error=wire.error_of(failed))
 
 
 def _alone(task: TrainTask, client: int, outcome: Outcome) -> Reply:

@@ -121,7 +121,7 @@ def step_seconds(setting: Setting) -> float:
             setting.module,
             setting.model,
             examples,
-            setting.store.signature,
+            setting.signature,
             options,
             correction=Correction(),
             seed=setting.seed,
