@@ -47,7 +47,7 @@ class Histogram:
 
     @classmethod
     def of(cls, values: Array, edges: Sequence[float]) -> Histogram:
-        """Count ``values`` (any shape) between ``edges``."""
+        """Count ``values`` (any shape) between ``edges``; a NaN is between none."""
         inside = np.clip(np.asarray(values, dtype=np.float64).ravel(), edges[0], edges[-1])
         counts, _ = np.histogram(inside, bins=np.asarray(edges))
         return cls(tuple(float(e) for e in edges), tuple(int(c) for c in counts))
