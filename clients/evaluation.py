@@ -7,6 +7,7 @@ versions a device was behind (``lag``).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from clients import personal
 from clients.local import Failure, attempt
@@ -26,7 +27,7 @@ def evaluate_clients(
     keeps_own = setting.personal is not None and task.personal
     own = personal.use(setting, task, clients) if keeps_own else {}
     for client in clients:
-        yield client, attempt(client, lambda c=client: _report(setting, task, c, own.get(c)))  # type: ignore[misc]
+        yield client, attempt(client, partial(_report, setting, task, client, own.get(client)))
 
 
 def _report(
@@ -52,4 +53,4 @@ def measure(setting: Setting, parameters: Parameters, client: int) -> Statistics
     """Statistics of ``parameters`` on the client's test part."""
     examples = setting.store.partition(client).test
     arrays.load_parameters(setting.module, parameters)
-    return models.evaluate(setting.module, examples.x, examples.y, setting.store.signature)
+    return models.evaluate(setting.module, examples.x, examples.y, setting.signature)

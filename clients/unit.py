@@ -15,6 +15,7 @@ from clients.setting import Setting
 from clients.updates import Outcome, make_updates
 from fl import wire
 from fl.aggregators.mean import WeightedSum
+from fl.errors import ClientFailed
 from fl.messages import EvaluationReport, TrainTask, Update
 from fl.parameters import norm, num_bytes, scale
 
@@ -58,30 +59,6 @@ def _evaluate(setting: Setting, content: RecordDict, clients: Sequence[int]) -> 
         else Reply((client,), error=wire.error_of(outcome))
         for client, outcome in evaluate_clients(setting, wire.read_evaluate_task(content), clients)
     ]
-
-
-ANSWERS:
-        return _all_failed(clients, f"there is no task {kind!r}, only {', '.join(ANSWERS)}")
-    try:
-        return ANSWERS[kind](setting, content, clients)
-    except Exception as error:  # noqa: BLE001  what comes from outside must not end the process that serves others
-        return _all_failed(clients, f"{type(error).__name__}: {error}")
-
-
-def _all_failed(clients: Sequence[int], reason: str) -> list[Reply]:
-    failures = [ClientFailed(client=client, reason=reason) for client in clients]
-    return [Reply((failure.client,), error=wire.error_of(failure)) for failure in failures]
-
-
-def _train(setting: Setting, content: RecordDict, clients: Sequence[int]) -> list[Reply]:
-    task, kind = wire.read_train_task(content)
-    outcomes = make_updates(setting, task, clients)
-    return _summed(setting, outcomes) if kind == "sum" else [_alone(task, client, out) for client, out in outcomes]
-
-
-def _evaluate(setting: Setting, content: RecordDict, clients: Sequence[int]) -> list[Reply]:
-    task = wire.read_evaluate_task(content)
-    return [_guarded(c, lambda c=c: wire.report_reply(evaluate(setting, task, c))) for c in clients]  # type: ignore[misc]
 
 
 ANSWERS: dict[str, Callable[[Setting, RecordDict, Sequence[int]], list[Reply]]] = {

@@ -9,6 +9,7 @@ Nothing leaves before the boundary has let it, and a client's state is kept only
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TypeAlias
 
 from clients import personal
@@ -32,7 +33,7 @@ def _fresh(setting: Setting, task: TrainTask, clients: Sequence[int]) -> Iterato
     outcomes: dict[int, Failure] = {}
     jobs: list[Job] = []
     for client in clients:
-        job = attempt(client, lambda c=client: _prepare(setting, task, c, states))  # type: ignore[misc]
+        job = attempt(client, partial(_prepare, setting, task, client, states))
         if isinstance(job, Job):
             jobs.append(job)
         else:
@@ -42,7 +43,7 @@ def _fresh(setting: Setting, task: TrainTask, clients: Sequence[int]) -> Iterato
         setting, task.parameters, jobs, options=setting.options, round=task.round
     ):  # fmt: skip
         if isinstance(trained, Trained):
-            yield client, attempt(client, lambda c=client, t=trained: _finish(setting, task, c, t, states[c]))  # type: ignore[misc]
+            yield client, attempt(client, partial(_finish, setting, task, client, trained, states[client]))
         else:
             yield client, trained
 
@@ -85,10 +86,8 @@ def _own_models(setting: Setting, task: TrainTask, clients: Sequence[int]) -> It
         known = own[client]
         delta = known.delta if known else subtract(trained.end, task.parameters)
         base = known.version if known else task.version
-        extra = setting.boundary.extra
-        yield client, attempt(
-            client, lambda c=client, t=trained, d=delta, b=base, e=extra: _release(setting, task, c, t, delta=d, extra=e, base=b)  # type: ignore[misc]
-        )  # fmt: skip
+        work = partial(_release, setting, task, client, trained, delta=delta, extra=setting.boundary.extra, base=base)
+        yield client, attempt(client, work)
 
 
 def _release(

@@ -22,6 +22,7 @@ import yaml
 
 from fl.errors import BadInput
 from fl.files import read_json, writable_folder, write_bytes, write_json
+from server import interrupts
 
 CONFIG, RUN = "config.yaml", "run.json"
 
@@ -37,7 +38,7 @@ def simulate(config: Mapping[str, Any]) -> Path:
     if (run_dir / CONFIG).exists():
         allowed = f"a new folder; this one holds a run, which goes on with: fl resume {run_dir}"
         raise BadInput(key="run_dir", got=str(run_dir), allowed=allowed)
-    with _only_writer(run_dir):
+    with _only_writer(run_dir), interrupts.handled():
         write_bytes(run_dir / CONFIG, yaml.safe_dump(dict(config), sort_keys=False).encode())
         try:
             _run(config, run_dir, began)
@@ -56,7 +57,7 @@ def resume(run_dir: Path) -> Path:
     run_dir = run_dir.resolve()
     if not (run_dir / CONFIG).is_file():
         raise BadInput(key="RUN_DIR", got=str(run_dir), allowed="the folder of a run: one with a config.yaml")
-    with _only_writer(run_dir):
+    with _only_writer(run_dir), interrupts.handled():
         _run(yaml.safe_load((run_dir / CONFIG).read_text()), run_dir, time.time())
     return run_dir
 
@@ -70,7 +71,6 @@ def _run(config: Mapping[str, Any], run_dir: Path, began: float) -> None:
     from fl.data.centre import open_centre
     from fl.registry import Registry
     from fl.wire import flatten
-    from server import interrupts
     from server.app import app, check
 
     logging.getLogger("flwr").setLevel(logging.ERROR)
@@ -105,20 +105,17 @@ def _run(config: Mapping[str, Any], run_dir: Path, began: float) -> None:
             "private_examples_read_by": "actors" if engine.name == "ray" else "this process",
         },
     }
-    with interrupts.handled():
-        executor = engines.open_executor(engine, setting, values, partitions=partitions, states=states)
-        try:
-            grid = UnitGrid(
-                run_id=run_id,
-                num_clients=facts["num_clients"],
-                unit_size=engines.unit_size(
-                    config["engine"].get("unit_size"), setting, cohort_size=values["cohort_size"]
-                ),
-                executor=executor,
-            )
-            app(grid, server_context(begin_run(run_id), flatten({**values, "run": run})))
-        finally:
-            executor.close()
+    executor = engines.open_executor(engine, setting, values, partitions=partitions, states=states)
+    try:
+        grid = UnitGrid(
+            run_id=run_id,
+            num_clients=facts["num_clients"],
+            unit_size=engines.unit_size(config["engine"].get("unit_size"), setting, cohort_size=values["cohort_size"]),
+            executor=executor,
+        )
+        app(grid, server_context(begin_run(run_id), flatten({**values, "run": run})))
+    finally:
+        executor.close()
 
 
 def _prepare(config: Mapping[str, Any], run_dir: Path, *, centre: Path, partitions: Path) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from fl.models.tasks import derived
 from fl.parameters import Parameters, copy, num_values
 from fl.registry import Registry
 from fl.wire import unflatten
+from server import interrupts
 from server.history import History, open_history
 from server.personal import final_comparison
 from server.policies import Policies, closes_after
@@ -123,14 +124,17 @@ def main(grid: Grid, context: Context) -> None:
     stopped: Exception | None = None
     extra: dict[str, Any] = {}
     try:
-        if resumed:
-            observer.on_round(resumed[1])
-        else:
-            _begin(loop, history, totals, module, centre, settings)
-        loop.run(totals)
-        if settings["client"].get("personal") and settings["server"].get("personal_evaluation", True):
-            nodes = wait_for_nodes(grid, options.cohort_size)
-            extra["personal"] = final_comparison(grid, nodes, totals.parameters, round=totals.round, run_dir=run_dir)
+        with interrupts.named():
+            if resumed:
+                observer.on_round(resumed[1])
+            else:
+                _begin(loop, history, totals, module, centre, settings)
+            loop.run(totals)
+            if settings["client"].get("personal") and settings["server"].get("personal_evaluation", True):
+                nodes = wait_for_nodes(grid, options.cohort_size)
+                extra["personal"] = final_comparison(
+                    grid, nodes, totals.parameters, round=totals.round, run_dir=run_dir
+                )
     except Exception as error:  # noqa: BLE001  whatever ends a run, its summary is written first
         stopped = error
     seconds = {"setup": ready - began, "rounds": time.time() - ready, "total": time.time() - began}

@@ -1,7 +1,8 @@
 """Ctrl-C and SIGTERM: a round is finished or abandoned cleanly, a commit is never cut in two.
 
-The first signal raises Interrupted, at once or as soon as a ``deferred`` block is left. A second one finds Python's
-own handlers back in place and stops the process as it always would.
+The first signal raises Stop, at once or as soon as a ``deferred`` block is left. Stop is a KeyboardInterrupt, so that no
+``except Exception`` on its way can take it for a device's fault; ``named`` makes of it the error that users see. A
+second signal finds Python's own handlers back in place and stops the process as it always would.
 """
 
 from __future__ import annotations
@@ -14,6 +15,14 @@ from types import FrameType
 from fl.errors import Interrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stop(KeyboardInterrupt):
+    """Raised wherever a signal finds the program."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.signal = name
 
 
 class _State:
@@ -39,10 +48,20 @@ def handled() -> Iterator[None]:
     for number in SIGNALS:
         signal.signal(number, first)
     try:
-        yield
+        with named():
+            yield
     finally:
         restore()
         _State.pending = None
+
+
+@contextmanager
+def named() -> Iterator[None]:
+    """Let Stop leave the block as Interrupted."""
+    try:
+        yield
+    except Stop as stop:
+        raise Interrupted(signal=stop.signal) from None
 
 
 @contextmanager
@@ -60,4 +79,4 @@ def deferred() -> Iterator[None]:
 def _raise_pending() -> None:
     name, _State.pending = _State.pending, None
     if name:
-        raise Interrupted(signal=name)
+        raise Stop(name)

@@ -1,0 +1,115 @@
+"""Clients of a unit train from the same parameters: stacked where the setting allows it, else one after the other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias, TypeVar
+
+from clients.setting import Setting
+from clients.training import Trained, TrainingOptions, train
+from clients.vectorized import train_stacked
+from fl.algorithms.algorithm import Correction
+from fl.errors import ClientFailed, RefusedUpdate
+from fl.parameters import Array
+
+T = TypeVar("T")
+Failure: TypeAlias = RefusedUpdate | ClientFailed
+
+
+@dataclass(frozen=True)
+class Job:
+    """A client that is to train, and the correction of its gradients."""
+
+    client: int
+    correction: Correction
+
+
+def attempt(client: int, work: Callable[[], T]) -> T | Failure:
+    """What ``work`` returns, or why it failed: a device's fault of any kind is that device's alone."""
+    try:
+        return work()
+    except (RefusedUpdate, ClientFailed) as failure:
+        return failure
+    except Exception as error:  # noqa: BLE001  see above
+        return ClientFailed(client=client, reason=f"{type(error).__name__}: {error}")
+
+
+def train_clients(
+    setting: Setting,
+    parameters: Mapping[str, Array],
+    jobs: Sequence[Job],
+    *,
+    options: TrainingOptions,
+    round: int,
+    purpose: str = "train",
+) -> Iterator[tuple[int, Trained | Failure]]:
+    """Each job's client with what its training gave, in the order given.
+
+    If a stack fails as a whole, each client trains by itself, so that only whoever is at fault fails.
+    """
+    together = _train_together(setting, parameters, jobs, options=options, round=round, purpose=purpose)
+    for job in jobs:
+        if job.client in together:
+            yield job.client, together[job.client]
+        else:
+            alone = partial(_train_alone, setting, parameters, job, options=options, round=round, purpose=purpose)
+            yield job.client, attempt(job.client, alone)
+
+
+def _train_together(
+    setting: Setting,
+    parameters: Mapping[str, Array],
+    jobs: Sequence[Job],
+    *,
+    options: TrainingOptions,
+    round: int,
+    purpose: str,
+) -> dict[int, Trained]:
+    if setting.one_by_one is not None or not jobs:
+        return {}
+    began = time.perf_counter()
+    try:
+        trained = train_stacked(
+            setting.module,
+            parameters,
+            [setting.store.partition(job.client).train for job in jobs],
+            setting.signature,
+            options,
+            corrections=[job.correction for job in jobs],
+            seed=setting.seed,
+            round=round,
+            clients=[job.client for job in jobs],
+            purpose=purpose,
+        )
+    except Exception:  # noqa: BLE001  one client's bad examples must not take the others down
+        return {}
+    seconds = (time.perf_counter() - began) / len(jobs)
+    return {job.client: result.timed(seconds) for job, result in zip(jobs, trained, strict=True)}
+
+
+def _train_alone(
+    setting: Setting,
+    parameters: Mapping[str, Array],
+    job: Job,
+    *,
+    options: TrainingOptions,
+    round: int,
+    purpose: str,
+) -> Trained:
+    began = time.perf_counter()
+    trained = train(
+        setting.module,
+        parameters,
+        setting.store.partition(job.client).train,
+        setting.signature,
+        options,
+        correction=job.correction,
+        seed=setting.seed,
+        round=round,
+        client=job.client,
+        purpose=purpose,
+    )
+    return trained.timed(time.perf_counter() - began)
