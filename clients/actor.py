@@ -64,8 +64,13 @@ class RayActors:
         self._busy: dict[Any, tuple[Any, Unit]] = {}
         self._gone: set[int] = set()
         self._payloads: dict[int, tuple[RecordDict, Any]] = {}
-        self._idle = [self._new_actor() for _ in range(num_actors)]
-        ray.get([actor.ready.remote() for actor in self._idle])
+        self._idle: list[Any] = []
+        try:
+            self._idle += [self._new_actor() for _ in range(num_actors)]
+            ray.get([actor.ready.remote() for actor in self._idle])
+        except BaseException:
+            self.close()
+            raise
 
     def submit(self, unit: Unit) -> None:
         """Give the unit to an idle actor, or queue it."""

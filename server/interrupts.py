@@ -1,8 +1,8 @@
 """Ctrl-C and SIGTERM: a round is finished or abandoned cleanly, a commit is never cut in two.
 
-The first signal raises Stop, at once or as soon as a ``deferred`` block is left. Stop is a KeyboardInterrupt, so that no
-``except Exception`` on its way can take it for a device's fault; ``named`` makes of it the error that users see. A
-second signal finds Python's own handlers back in place and stops the process as it always would.
+The first signal raises Stop, at once or as soon as a ``deferred`` block is left. Stop is a KeyboardInterrupt, so that
+no ``except Exception`` on its way can take it for a device's fault; ``named`` makes of it the error that users see.
+A second signal finds Python's own handlers back in place and stops the process as it always would.
 """
 
 from __future__ import annotations
