@@ -69,9 +69,8 @@ def run(arguments: list[str]) -> int:
         place = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "fl"
         _say("error", f"{error.format_message()} See: {place} --help")
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+    if status == INTERRUPTED:  # Typer's answer to a KeyboardInterrupt
         _say("interrupted", "stopped by a signal")
-        return INTERRUPTED
     return status if isinstance(status, int) else 0
 
 
@@ -114,7 +113,7 @@ def _simulate_help(wanted: bool) -> None:
 @app.command(add_help_option=False)
 def simulate(
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[GROUP=CHOICE | KEY=VALUE]...", shell_complete=completion.complete)
+        list[str] | None, typer.Argument(metavar="[GROUP=CHOICE | KEY=VALUE]...", autocompletion=completion.complete)
     ] = None,
     multirun: Annotated[bool, typer.Option("--multirun", "-m", help="Run every combination of values.")] = False,
     cfg: Annotated[str | None, typer.Option("--cfg", "-c", help="Print the settings: job, hydra or all.")] = None,

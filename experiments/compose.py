@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,7 @@ def opened(overrides: Sequence[str]) -> list[str]:
     ]
 
 
+@cache
 def register_schema() -> None:
     """Make the classes of conf/schema.py known to Hydra."""
     store = ConfigStore.instance()

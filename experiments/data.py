@@ -37,7 +37,7 @@ def show(
         list[str],
         typer.Argument(
             metavar="DATASET | GROUP=CHOICE | KEY=VALUE...",
-            shell_complete=completion.complete,
+            autocompletion=completion.complete,
             help="A data set by name, and what `fl simulate` takes: partition=dirichlet num_clients=20 ...",
             show_default=False,
         ),

@@ -9,7 +9,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,8 +73,13 @@ def sweep(overrides: Sequence[str], *, run: Run) -> tuple[Path, list[Job]]:
     """
     planned = [] if any(text.startswith("hydra/sweeper=") for text in overrides) else composing.jobs(overrides)
     folder = _sweep_folder(overrides)
-    for number, job in enumerate(planned):
-        check(composing.compose(job, run_dir=folder / str(number)))
+    try:
+        for number, job in enumerate(planned):
+            check(composing.compose(job, run_dir=folder / str(number)))
+    except BadInput:
+        with suppress(OSError):  # made while checking that it can be; anything in it was there before
+            folder.rmdir()
+        raise
     started: list[Job] = []
 
     def task(config: DictConfig) -> None:
