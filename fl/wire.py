@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -254,7 +255,7 @@ def _decode(record: Mapping[str, Any]) -> Statistics:
             bins = len(numbers) // 2
             out[name] = Histogram(tuple(numbers[: bins + 1]), tuple(int(v) for v in numbers[bins + 1 :]))
         else:
-            side = int(len(numbers) ** 0.5)
+            side = math.isqrt(len(numbers))
             whole = [int(v) for v in numbers]
             out[name] = Confusion(tuple(tuple(whole[i * side : (i + 1) * side]) for i in range(side)))
     return out
@@ -269,14 +270,14 @@ def _number(value: Any) -> float:
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, bool | int | float | str]:
     """Nested settings as Flower's run config: dotted names, scalar values. What TOML lacks is written as JSON; so is
-    whatever has a ``_target_``, whose keys are the target's own and change with it as a whole.
+    whatever has a ``_target_``, whose keys are the target's own and change with it as a whole, or dots in its keys.
 
     >>> flatten({"client": {"clip_norm": None, "batch_size": 10}, "model": {"_target_": "my.Net", "width": 3}})
     {'client.clip_norm': 'null', 'client.batch_size': 10, 'model': '{"_target_": "my.Net", "width": 3}'}
     """
     flat: dict[str, bool | int | float | str] = {}
     for name, value in values.items():
-        if isinstance(value, Mapping) and value and "_target_" not in value:
+        if isinstance(value, Mapping) and value and not any(key == "_target_" or "." in key for key in value):
             flat |= flatten(value, f"{prefix}{name}.")
         elif isinstance(value, bool | int | float) or (isinstance(value, str) and not _reads_as_json(value)):
             flat[prefix + name] = value

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 QUIET = {
@@ -34,6 +35,12 @@ QUIET = {
 os.environ.update(QUIET)
 FLOWER_HOME = tempfile.mkdtemp(prefix="meadow-flwr-")
 os.environ["FLWR_HOME"] = FLOWER_HOME
+
+# The same examples every time, however busy the machine is.
+hypothesis.settings.register_profile(
+    "same", derandomize=True, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("same")
 
 
 def pytest_unconfigure() -> None:
