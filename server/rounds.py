@@ -20,12 +20,13 @@ from flwr.serverapp.strategy import Strategy
 from fl import wire
 from fl.decisions import Action
 from fl.errors import StoppedByFaults
-from fl.messages import EvaluationReport
-from fl.metrics import Confusion, Mean, Statistics, merge, quantiles, values
+from fl.metrics import Confusion, Statistics, values
 from fl.models.tasks import derived
 from fl.parameters import Parameters, cast, sha256
 from fl.seeds import process_wide
 from server import interrupts
+from server.background import Background
+from server.over_clients import over_clients
 from server.policies import AvailableGrid, Policies, may_commit, may_go_on
 from server.records import CLIENT_COUNTS, PHASES, Observer, RoundRecord
 from server.replies import Tally, reports, tally
@@ -51,10 +52,10 @@ class RoundOptions:
 
 @dataclass
 class Totals:
-    """Where a run stands; readable at any moment, also after it was cut short."""
+    """What a run has made durable; readable at any moment, also after it was cut short. Round -1: nothing yet."""
 
     parameters: Parameters
-    round: int = 0
+    round: int = -1
     model_sha256: str = ""
     metrics: dict[str, float] = field(default_factory=dict)
     history: list[Mapping[str, float]] = field(default_factory=list)
@@ -75,10 +76,10 @@ class Totals:
             self.seconds[name] += took
 
 
-class Commit(Protocol):
-    """Makes a round's model a version, durably; returns its name."""
+class PrepareCommit(Protocol):
+    """Gives a function that makes a round's model a version, durably, with the facts it is given; returns its name."""
 
-    def __call__(self, parameters: Parameters, record: dict[str, Any]) -> str: ...
+    def __call__(self, parameters: Parameters, round: int) -> Callable[[dict[str, Any]], str]: ...
 
 
 @runtime_checkable
@@ -111,7 +112,12 @@ class Clock:
 
 @dataclass(frozen=True)
 class RoundLoop:
-    """What the rounds of one run are made of. ``evaluate`` measures parameters on the server's test set."""
+    """What the rounds of one run are made of.
+
+    evaluate          measures parameters on the server's test set
+    evaluates_beside  that may happen while the next round trains: it draws no random numbers
+    prepare_commit    takes hold of all that a commit needs and the next round would change; what it returns commits
+    """
 
     grid: Grid
     strategy: Strategy
@@ -119,24 +125,28 @@ class RoundLoop:
     policies: Policies
     seed: int
     evaluate: Callable[[Parameters], Statistics]
-    commit: Commit
+    evaluates_beside: bool
+    prepare_commit: PrepareCommit
     observer: Observer
+    background: Background[tuple[RoundRecord, Parameters]] = field(default_factory=Background)
 
     def begin(self, totals: Totals, **more: Any) -> None:
         """Round 0: version 0 as it was seeded, before any training."""
-        clock = Clock()
-        self._close(totals, 0, totals.parameters, clock, cohort=(), **more)
+        with self._settled(totals):
+            self._close(totals, 0, totals.parameters, Clock(), cohort=(), **more)
 
     def run(self, totals: Totals) -> None:
         """Every round after ``totals.round``. Raises StoppedByFaults or Interrupted; ``totals`` is how far it came."""
-        while totals.round < self.options.num_rounds:
-            self._round(totals, totals.round + 1)
-            if self._stop_early(totals):
-                return
+        parameters = totals.parameters
+        with self._settled(totals):
+            for round in range(totals.round + 1, self.options.num_rounds + 1):
+                parameters = self._round(totals, parameters, round)
+                if self.options.stop_metric is not None and self._stop_early(totals):
+                    return
 
-    def _round(self, totals: Totals, round: int) -> None:
+    def _round(self, totals: Totals, start: Parameters, round: int) -> Parameters:
         clock = Clock()
-        parameters, counted, down = self._train(totals.parameters, round, clock)
+        parameters, counted, down = self._train(start, round, clock)
         arrays = wire.array_record(parameters)
         clients, bytes_evaluated = self._evaluate_clients(arrays, round, clock)
         self._close(
@@ -153,6 +163,7 @@ class RoundLoop:
             failed=counted.failed,
             **clients,
         )
+        return parameters
 
     def _train(self, start: Parameters, round: int, clock: Clock) -> tuple[Parameters, Tally, int]:
         """Ask cohorts until one meets the quorum: the new parameters, the counts, and the bytes sent."""
@@ -181,7 +192,7 @@ class RoundLoop:
                     return self._in_dtype(aggregated, start), _with_failed_tries(counted, before), down
             before.append(counted)
         last = before[-1]
-        reasons = [f"client {item['client']}: {item['reason']}" for item in [*last.failed, *last.refused]]
+        reasons = [str(item["reason"]) for item in [*last.failed, *last.refused]]
         raise StoppedByFaults(round=round, asked=last.asked, answered=last.answered, reasons=reasons)
 
     def _evaluate_clients(self, arrays: ArrayRecord, round: int, clock: Clock) -> tuple[dict[str, Any], int]:
@@ -196,29 +207,66 @@ class RoundLoop:
         return over_clients(reports(replies, round=round)), sum_bytes(messages)
 
     def _close(self, totals: Totals, round: int, parameters: Parameters, clock: Clock, **more: Any) -> None:
-        """Measure, commit, tell: the end of every round, 0 included."""
-        statistics: Statistics = {}
-        if self._due(self.options.evaluate_every, round) or round in (0, self.options.num_rounds):
+        """The end of every round, 0 included: it is measured, committed and told of beside the next round's training.
+
+        The round before is waited for first, so that no round is durable before it.
+        """
+        due = self._due(self.options.evaluate_every, round) or round in (0, self.options.num_rounds)
+        measured: dict[str, Any] | None = {"metrics": {}, "confusion": None}
+        if due and self.evaluates_beside and self.options.stop_metric is None:
+            measured = None
+        elif due:
             with clock.phase("evaluate"):
-                statistics = self.evaluate(parameters)
-        plain = values(statistics)
-        confusion = statistics.get("confusion")
+                measured = self._measure(parameters)
         facts = {
             "round": round,
-            "model_sha256": sha256(parameters),
-            "metrics": {**plain, **derived(plain)} if plain else {},
             "clients": dict.fromkeys(CLIENT_COUNTS, 0),
             "bytes": {"down": 0, "up": 0},
-            "confusion": confusion if isinstance(confusion, Confusion) else None,
             **more,
         }
         with interrupts.deferred():
             with clock.phase("commit"):
-                version = self.commit(parameters, {**facts, "seconds": clock.read()})
-            record = RoundRecord(version=version, seconds=clock.read(), **facts)
-            totals.parameters = parameters
+                self._settle(totals)
+                commit = self.prepare_commit(parameters, round)
+            seconds = clock.read()
+
+            def beside() -> RoundRecord:
+                began = time.perf_counter()
+                known = {**facts, **(self._measure(parameters) if measured is None else measured)}
+                known["model_sha256"] = sha256(parameters)
+                version = commit({**known, "seconds": {**seconds, "overlapped": time.perf_counter() - began}})
+                took = {**seconds, "overlapped": time.perf_counter() - began}
+                return RoundRecord(version=version, seconds=took, **known)
+
+            self.background.start(lambda: (beside(), parameters))
+            if self.options.stop_metric is not None:
+                self._settle(totals)
+
+    @contextmanager
+    def _settled(self, totals: Totals) -> Iterator[None]:
+        """However the block ends, what was committed in it is durable and told of afterwards."""
+        try:
+            yield
+        finally:
+            with interrupts.deferred():
+                self._settle(totals)
+
+    def _settle(self, totals: Totals) -> None:
+        """Wait for the commit under way, if any; raises what it raised."""
+        done = self.background.finish()
+        if done is not None:
+            record, totals.parameters = done
             totals.include(record)
             self.observer.on_round(record)
+
+    def _measure(self, parameters: Parameters) -> dict[str, Any]:
+        """The server's test set: plain numbers by name, and the confusion matrix where the task has one."""
+        statistics = self.evaluate(parameters)
+        plain, confusion = values(statistics), statistics.get("confusion")
+        return {
+            "metrics": {**plain, **derived(plain)},
+            "confusion": confusion if isinstance(confusion, Confusion) else None,
+        }
 
     def _ask(self, messages: Sequence[Message], round: int, phase: str, clock: Clock) -> list[Message]:
         if isinstance(self.grid, ReportsProgress):
@@ -256,47 +304,6 @@ class RoundLoop:
         )
         totals.stopped = decision.reason if decision.action is Action.STOP else ""
         return bool(totals.stopped)
-
-
-def over_clients(found: Sequence[EvaluationReport]) -> dict[str, Any]:
-    """What is recorded of clients' own evaluations: quantiles over clients, and what their own models gained."""
-    by_client = [values(report.statistics) for report in found]
-    names = sorted({name for row in by_client for name in row})
-    client_metrics = {name: quantiles([row[name] for row in by_client if name in row]) for name in names}
-    return {"client_metrics": client_metrics, "personal": personal_gain(found)}
-
-
-def personal_gain(found: Sequence[EvaluationReport]) -> dict[str, float]:
-    """How devices' own models compare with the global one on their own test parts; {} where they keep none.
-
-    The gain is in accuracy where the task has one, else how far the loss fell.
-    """
-    gains, lags = [], []
-    for report in found:
-        gain = gain_of(report)
-        if gain is not None:
-            gains.append(gain)
-            lags.append(values(report.statistics).get("lag", 0.0))
-    if not gains:
-        return {}
-    pooled = values(merge(report.statistics for report in found))
-    return {
-        "gain": sum(gains) / len(gains),
-        "share_better": sum(g > 0 for g in gains) / len(gains),
-        "share_worse": sum(g < 0 for g in gains) / len(gains),
-        "lag": sum(lags) / len(lags),
-        **{name: value for name, value in pooled.items() if name.startswith("personal_")},
-    }
-
-
-def gain_of(report: EvaluationReport) -> float | None:
-    """How much better a device's own model is than the global one on its test part; None where it keeps none."""
-    numbers = values({k: s for k, s in report.statistics.items() if isinstance(s, Mean)})
-    if "personal_accuracy" in numbers:
-        return numbers["personal_accuracy"] - numbers["accuracy"]
-    if "personal_loss" in numbers:
-        return numbers["loss"] - numbers["personal_loss"]
-    return None
 
 
 def sum_bytes(messages: Sequence[Message]) -> int:

@@ -1,0 +1,65 @@
+"""A process that does runs, to be killed: imports once, then forks for every line of its standard input.
+
+A line is JSON: {"settings": path of the run's settings} or {"resume": folder}; with "kill_at": n the child ends itself
+by SIGKILL at its n-th renaming of a file, which every write that is meant to last ends with. Prints a line an order:
+how the child ended, and how many files it renamed if it lived.
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch  # noqa: F401  imported before the fork, as is all that runs use
+from flwr.app import Message  # noqa: F401
+
+import clients.app  # noqa: F401
+import experiments.engine  # noqa: F401
+import server.app  # noqa: F401
+from experiments.run import resume, simulate
+
+
+def child(order: dict[str, object]) -> None:
+    renamed, kill_at = 0, order.get("kill_at")
+
+    def watch(event: str, arguments: object) -> None:
+        nonlocal renamed
+        if event == "os.rename":
+            renamed += 1
+            if renamed == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(watch)
+    if "resume" in order:
+        resume(Path(str(order["resume"])))
+    else:
+        simulate(json.loads(Path(str(order["settings"])).read_text()))
+    os.write(3, f"{renamed}\n".encode())
+
+
+def main() -> None:
+    for line in sys.stdin:
+        sys.stderr.flush()
+        reader, writer = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(reader)
+            os.dup2(writer, 3)
+            try:
+                child(json.loads(line))
+            except BaseException:  # noqa: BLE001
+                import traceback
+
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        os.close(writer)
+        with os.fdopen(reader) as told:
+            renamed = told.read()
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        print(json.dumps({"status": status, "renamed": int(renamed or 0)}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
