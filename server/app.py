@@ -97,7 +97,8 @@ def main(grid: Grid, context: Context) -> None:
         policies=Policies(deadline=closes_after(settings["server"].get("deadline_seconds"))),
         seed=seed,
         evaluate=partial(measure, module=module, centre=centre),
-        commit=partial(history.commit, strategy=strategy),
+        evaluates_beside=_draws_nothing(module),
+        prepare_commit=partial(history.prepare_commit, strategy=strategy),
         observer=observer,
     )
     observer.on_start(
@@ -191,7 +192,7 @@ def _finish(
         RunSummary(
             status=status,
             reason=str(stopped or totals.stopped),
-            rounds_completed=totals.round,
+            rounds_completed=max(0, totals.round),
             model_sha256=totals.model_sha256,
             final=final,
             best=best.name if best else None,
@@ -233,6 +234,11 @@ def _module(settings: Mapping[str, Any], centre: Centre) -> nn.Module:
     arguments = dict(settings["model"])
     target = str(arguments.pop("_target_"))
     return build_model(target=target, arguments=arguments, signature=centre.signature, seed=int(settings["seed"]))
+
+
+def _draws_nothing(module: nn.Module) -> bool:
+    """Whether evaluating a module surely leaves the process-wide generators alone: it is made of known layers."""
+    return all(type(part).__module__.startswith(("torch.nn.", "fl.models.")) for part in module.modules())
 
 
 def measure(parameters: Parameters, *, module: nn.Module, centre: Centre) -> Statistics:

@@ -6,7 +6,7 @@ finds everything; what a dead run left of a round without a manifest is written 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,14 @@ from flwr.serverapp.strategy import Strategy
 
 from fl.data.centre import Centre
 from fl.errors import CorruptFile
+from fl.files import write_bytes
 from fl.metrics import Confusion
 from fl.models.imports import source_sha256
-from fl.parameters import Parameters, num_bytes, num_values
+from fl.parameters import Parameters
 from fl.registry import Registry, Version, code_state
 from server.records import RoundRecord
 from server.rounds import LOWER_IS_BETTER, Totals
-from server.strategy_state import load_state, save_state
+from server.strategy_state import load_state, pack_state
 
 PRUNE_EVERY = 20
 """Rounds between two looks at which parameters may go."""
@@ -46,30 +47,32 @@ class History:
         """The run's versions by round."""
         return self.registry.versions(self.run_id)
 
-    def commit(self, parameters: Parameters, facts: Mapping[str, Any], *, strategy: Strategy) -> str:
-        """Make a round's model a version with its evidence; returns its name. Durable when it returns."""
-        round = int(facts["round"])
-        path = self._state_path(round)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_state(strategy, path)
-        own = {name: facts[name] for name in IN_MANIFEST if name in facts}
-        fields = {
-            **self.fields,
-            **own,
-            "run_id": self.run_id,
-            "round": round,
-            "record": _plain({k: v for k, v in facts.items() if k not in own}),
-            "num_parameters": num_values(parameters),
-            "bytes": num_bytes(parameters),
-            "seeding": dict(self.seeding) if round == 0 else {},
-        }
-        if round == 0:
-            fields["parent"] = self.parent
-        version = self.registry.commit(parameters, fields)
-        self._state_path(round - 2).unlink(missing_ok=True)
-        if self.keep != "all" and round % PRUNE_EVERY == 0:
-            self.registry.prune(self.run_id, self.keep)
-        return version.name
+    def prepare_commit(
+        self, parameters: Parameters, round: int, *, strategy: Strategy
+    ) -> Callable[[Mapping[str, Any]], str]:
+        """Take hold of the strategy's state as it is now; what is returned makes the round a version with its facts.
+
+        That may run in another thread. The version is durable, and named, when it returns.
+        """
+        state = pack_state(strategy)
+        seeding, parent = (dict(self.seeding), self.parent) if round == 0 else ({}, None)
+
+        def commit(facts: Mapping[str, Any]) -> str:
+            path = self._state_path(round)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_bytes(path, state)
+            own = {name: facts[name] for name in IN_MANIFEST if name in facts}
+            record = _plain({name: value for name, value in facts.items() if name not in own})
+            fields = {**self.fields, **own, "run_id": self.run_id, "round": round, "record": record, "seeding": seeding}
+            if round == 0:
+                fields["parent"] = parent
+            version = self.registry.commit(parameters, fields)
+            self._state_path(round - 2).unlink(missing_ok=True)
+            if self.keep != "all" and round % PRUNE_EVERY == 0:
+                self.registry.prune(self.run_id, self.keep)
+            return version.name
+
+        return commit
 
     def resume(self, strategy: Strategy) -> tuple[Totals, RoundRecord] | None:
         """Where the run stands: its totals, and the record of its last round. None for a run without a version.

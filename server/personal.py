@@ -14,8 +14,8 @@ from fl.files import write_bytes
 from fl.messages import EvaluationReport
 from fl.metrics import values
 from fl.parameters import Parameters
+from server.over_clients import gain_of, personal_gain
 from server.replies import reports
-from server.rounds import gain_of, personal_gain
 from server.strategy import evaluate_messages
 
 FILE = "personal.jsonl"

@@ -11,7 +11,7 @@ from fl.metrics import Confusion
 from fl.signature import Signature
 
 CLIENT_COUNTS = ("asked", "answered", "failed", "refused", "late")
-PHASES = ("train", "aggregate", "evaluate", "commit", "total")
+PHASES = ("train", "aggregate", "evaluate", "commit", "total", "overlapped")
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ class RoundRecord:
     client_metrics   metric -> {min, p10, median, p90, max} over the cohort's clients, by their own test parts
     train_metrics    weighted means over the cohort ("loss" ...)
     personal         merged: {"gain": ..., "share_better": ..., "lag": ...}; empty unless client.personal
-    seconds          phase -> seconds, PHASES;   clients: CLIENT_COUNTS -> number;   bytes: {"down", "up"}
+    seconds          phase -> seconds, PHASES; those add up to "total", "overlapped" ran beside the next round
+    clients: CLIENT_COUNTS -> number;   bytes: {"down", "up"}
     update_norms     Euclidean norm of each accepted update, in client order
     refused, failed  {"client": id, "reason": text} each
     """

@@ -18,16 +18,15 @@ from safetensors.numpy import save
 
 from fl import wire
 from fl.errors import CorruptFile
-from fl.files import write_bytes
 
 SKIP = object()
 
 
-def save_state(strategy: Strategy, path: Path) -> None:
-    """Write the strategy's state to ``path``, atomically."""
+def pack_state(strategy: Strategy) -> bytes:
+    """The strategy's state as the content of a file: a copy, which later rounds leave alone."""
     arrays: dict[str, np.ndarray[Any, Any]] = {}
     tree = _pack(strategy, arrays)
-    write_bytes(path, save(arrays, metadata={"tree": json.dumps(tree)}))
+    return save(arrays, metadata={"tree": json.dumps(tree)})
 
 
 def load_state(strategy: Strategy, path: Path) -> None:
