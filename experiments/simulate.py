@@ -56,10 +56,12 @@ def simulate(overrides: Sequence[str], *, run: Run) -> Path:
 
     try:
         launch(overrides, task)
-    except KeyboardInterrupt:  # before the rounds began: from then on an interrupt is an error with a summary
+    except KeyboardInterrupt:
         _say_how_to_go_on(Path(settings["run_dir"]))
         raise
     for error in errors:
+        if isinstance(error, Interrupted):
+            _say_how_to_go_on(Path(settings["run_dir"]))
         raise error
     return done[0]
 
@@ -192,7 +194,8 @@ def _show_jobs(jobs: Sequence[Job]) -> None:
 
 
 def _say_how_to_go_on(run_dir: Path) -> None:
-    if (run_dir / "config.yaml").is_file():
+    """Of a run cut short before its rounds began; a later one says so itself when it writes its summary."""
+    if (run_dir / "config.yaml").is_file() and not (run_dir / "summary.json").is_file():
         print(f"go on with: fl resume {shlex.quote(str(run_dir))}", file=sys.stderr)
 
 

@@ -180,6 +180,18 @@ def test_exit_status_says_how_it_ended(fl, monkeypatch, error, status, said):
     assert err.strip().startswith(said) and "Traceback" not in err
 
 
+@pytest.mark.parametrize("error", [Interrupted(signal="SIGINT"), KeyboardInterrupt()], ids=["signal", "keyboard"])
+def test_a_run_cut_short_before_its_rounds_says_how_to_go_on(fl, monkeypatch, error):
+    def ends(settings):
+        Path(settings["run_dir"]).mkdir()
+        Path(settings["run_dir"], "config.yaml").write_text("")
+        raise error
+
+    monkeypatch.setattr("experiments.run.simulate", ends)
+    status, _, err = fl("simulate", "dataset=synthetic", "run_dir=a run")
+    assert status == 130 and f"go on with: fl resume '{Path.cwd() / 'a run'}'" in err
+
+
 def test_a_fault_of_the_program_keeps_its_traceback():
     def broken(settings):
         raise ZeroDivisionError("mine")
