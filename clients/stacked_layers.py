@@ -75,19 +75,18 @@ class _Linear(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, token: Tensor, weight: Tensor, bias: Tensor | None, layer: StackedLinear
     ) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.layer, ctx.weight, ctx.bias = layer, weight, bias
-        flat = x.reshape(len(x), -1, x.shape[-1])
+        flat = x if x.dim() == 3 else x.flatten(1, -2)
+        ctx.save_for_backward(flat)
+        ctx.layer, ctx.weight, ctx.bias, ctx.shape = layer, weight, bias, x.shape
         y = torch.bmm(flat, weight.mT) if bias is None else torch.baddbmm(bias.unsqueeze(1), flat, weight.mT)
-        return y.reshape(*x.shape[:-1], weight.shape[1])
+        return y if x.dim() == 3 else y.reshape(*x.shape[:-1], weight.shape[1])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (x,) = ctx.saved_tensors
+        (flat,) = ctx.saved_tensors
         layer, weight, bias = ctx.layer, ctx.weight, ctx.bias
-        flat = x.reshape(len(x), -1, x.shape[-1])
-        dy = gradients[0].reshape(len(x), -1, weight.shape[1])
-        dx = torch.bmm(dy, weight).reshape(x.shape) if ctx.needs_input_grad[0] else None
+        dy = gradients[0].reshape(*flat.shape[:2], weight.shape[1])
+        dx = torch.bmm(dy, weight).reshape(ctx.shape) if ctx.needs_input_grad[0] else None
         step = layer.step
         step.apply(layer.name("weight"), weight, lambda t, beta, alpha: t.baddbmm_(dy.mT, flat, beta=beta, alpha=alpha))
         if bias is not None:

@@ -108,10 +108,11 @@ def batch_order(num_examples: int, options: TrainingOptions, orders: np.random.G
 
 def _copies(start: Mapping[str, Array], count: int) -> dict[str, Tensor]:
     """``count`` copies of each array along a new first axis."""
-    return {
-        name: torch.from_numpy(np.array(np.broadcast_to(value, (count, *value.shape)), order="C"))
-        for name, value in start.items()
-    }
+    copies = {}
+    for name, value in start.items():
+        copies[name] = torch.empty((count, *value.shape), dtype=torch.from_numpy(np.empty(0, value.dtype)).dtype)
+        copies[name].numpy()[...] = value
+    return copies
 
 
 def _step(
@@ -165,7 +166,7 @@ def _batches(
             index[at + size : at + width] = offsets[rank]
             at += width
     rows = torch.from_numpy(index)
-    xs, ys, at = x[rows], y[rows], 0
+    xs, ys, at = x.index_select(0, rows), y.index_select(0, rows), 0
     for sizes, width in zip(counts, widths, strict=True):
         span = slice(at, at + len(sizes) * width)
         at = span.stop
@@ -175,12 +176,13 @@ def _batches(
 
 def _loss(signature: Signature, outputs: Tensor, targets: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
     """The sum over clients of each client's mean loss, and the sums over each client's examples."""
-    k, width = len(sizes), targets.shape[1]
-    flat = tasks.losses(signature, outputs.reshape(k * width, *outputs.shape[2:]), targets.flatten(0, 1))
-    losses = flat.reshape(k, width, -1).mean(2)
+    k, width = targets.shape[:2]
+    losses = tasks.losses(signature, outputs.flatten(0, 1), targets.flatten(0, 1)).unflatten(0, (k, width))
+    if losses.dim() > 2:
+        losses = losses.flatten(2).mean(2)
     if min(sizes) == width:
-        return losses.sum() / width, losses.detach().double().sum(1)
+        return losses.sum() / width, losses.detach().sum(1, dtype=torch.float64)
     real = torch.arange(width)[None, :] < torch.tensor(sizes)[:, None]
     losses = torch.where(real, losses, losses.new_zeros(()))
     share = torch.tensor(sizes, dtype=losses.dtype).reciprocal()
-    return (losses.sum(1) * share).sum(), losses.detach().double().sum(1)
+    return (losses.sum(1) * share).sum(), losses.detach().sum(1, dtype=torch.float64)

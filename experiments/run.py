@@ -20,6 +20,7 @@ from typing import Any
 
 import yaml
 
+from experiments.prepare import load_data, prepare_data
 from fl.errors import BadInput
 from fl.files import read_json, writable_folder, write_bytes, write_json
 from server import interrupts
@@ -120,42 +121,19 @@ def _run(config: Mapping[str, Any], run_dir: Path, began: float) -> None:
 
 def _prepare(config: Mapping[str, Any], run_dir: Path, *, centre: Path, partitions: Path) -> dict[str, Any]:
     """Load, partition and write the data, once; a resumed run finds it as it was."""
-    from fl.data.catalog import load
-    from fl.data.prepare import prepare
-
     known = run_dir / "devices" / "prepared.json"
-    if known.exists():
-        return dict(read_json(known))
-    options = dict(config["dataset"])
-    name = str(options.pop("name"))
-    public, held_out, validation, test = (
-        float(options.pop(f"{part}_fraction")) for part in ("public", "held_out", "validation", "test")
-    )
-    partition = dict(config["partition"])
-    seed = int(config["seed"])
-    prepared = prepare(
-        load(name, **{k: v for k, v in options.items() if not k.startswith("_")}, seed=seed),
-        partition=str(partition.pop("name")),
-        partition_options=partition,
-        num_clients=config.get("num_clients"),
-        seed=seed,
-        public_fraction=public if config["server"]["seeding"] == "pretrained" else 0.0,
-        held_out_fraction=held_out,
-        validation_fraction=validation,
-        test_fraction=test,
-        centre_dir=centre,
-        devices_dir=partitions,
-    )
-    facts = {"num_clients": prepared.num_clients, "picture": str(prepared.picture)}
-    write_json(known, facts)
-    return facts
+    if not known.exists():
+        prepared = prepare_data(config, load_data(config), centre=centre, devices=partitions)
+        write_json(known, {"num_clients": prepared.num_clients, "picture": str(prepared.picture)})
+    return dict(read_json(known))
 
 
 def _run_id(run_dir: Path, registry: Any) -> str:
-    """The run's id in the registry: claimed once, named after its folder."""
+    """The run's id in the registry: claimed once, named after its folder; a multirun's jobs after the sweep's too."""
     path = run_dir / RUN
     if not path.exists():
-        write_json(path, {"run_id": registry.claim_run_id(run_dir.name)})
+        name = f"{run_dir.parent.name}-{run_dir.name}" if run_dir.name.isdigit() else run_dir.name
+        write_json(path, {"run_id": registry.claim_run_id(name)})
     return str(read_json(path)["run_id"])
 
 
