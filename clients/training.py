@@ -65,8 +65,10 @@ class TrainingOptions:
             raise BadInput(key="client.momentum", got=self.momentum, allowed="at least 0, below 1")
         if self.weight_decay < 0:
             raise BadInput(key="client.weight_decay", got=self.weight_decay, allowed="at least 0")
-        if self.optimizer != "sgd" and optimizer_class(self.optimizer) is None:
-            raise BadInput(key="client.optimizer", got=self.optimizer, allowed="sgd, or a class of torch.optim")
+        if self.nesterov and not self.momentum:
+            raise BadInput(key="client.nesterov", got=True, allowed="false, or a client.momentum above 0")
+        if self.optimizer != "sgd":
+            _try_out(self)
 
     def num_steps(self, num_examples: int) -> int:
         """How many steps a client of ``num_examples`` takes."""
@@ -126,7 +128,7 @@ def train(
     with process_wide(seed, purpose=f"{purpose}/module", round=round, client=client):
         for batch in batches(len(y), options, orders):
             loss = tasks.loss(signature, module(x[batch]), y[batch])
-            gradients = list(torch.autograd.grad(loss, weights))
+            gradients = list(torch.autograd.grad(loss, weights, materialize_grads=True))
             with torch.no_grad():
                 correct(gradients)
                 if options.clip_norm is not None:
@@ -194,10 +196,7 @@ def _sgd(weights: list[Tensor], options: TrainingOptions, rate: float) -> Any:
 
 
 def _torch_optim(weights: list[Tensor], options: TrainingOptions, rate: float) -> Any:
-    kind = optimizer_class(options.optimizer)
-    if kind is None:
-        raise BadInput(key="client.optimizer", got=options.optimizer, allowed="sgd, or a class of torch.optim")
-    optimizer = kind(weights, lr=rate, weight_decay=options.weight_decay)
+    optimizer = _torch_optimizer(weights, options, rate)
 
     def step(gradients: list[Tensor]) -> None:
         for weight, gradient in zip(weights, gradients, strict=True):
@@ -208,7 +207,25 @@ def _torch_optim(weights: list[Tensor], options: TrainingOptions, rate: float) -
     return step
 
 
-def optimizer_class(name: str) -> Any:
-    """The class of torch.optim whose name is ``name`` in any case, or None."""
-    kinds = {key.lower(): kind for key, kind in vars(torch.optim).items() if isinstance(kind, type)}
-    return kinds.get(name.lower())
+def _torch_optimizer(weights: list[Tensor], options: TrainingOptions, rate: float) -> torch.optim.Optimizer:
+    """The class of torch.optim of that name in any case, with those of our options that are set."""
+    kinds: dict[str, Any] = {
+        key.lower(): kind
+        for key, kind in vars(torch.optim).items()
+        if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)
+    }
+    set_options = {name: getattr(options, name) for name in ("momentum", "nesterov", "weight_decay")}
+    optimizer: torch.optim.Optimizer = kinds[options.optimizer.lower()](
+        weights, lr=rate, **{name: value for name, value in set_options.items() if value}
+    )
+    return optimizer
+
+
+def _try_out(options: TrainingOptions) -> None:
+    """One step on one number, before anything depends on it."""
+    weight = torch.ones(1, requires_grad=True)
+    try:
+        _torch_optim([weight], options, options.learning_rate)([torch.ones(1)])
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        allowed = f"sgd, or a class of torch.optim that steps by gradients with these options ({error})"
+        raise BadInput(key="client.optimizer", got=options.optimizer, allowed=allowed) from error
