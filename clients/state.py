@@ -1,7 +1,7 @@
 """What a device keeps between rounds, on its own side: named arrays a client, by the round that wrote them.
 
 A round writes beside what earlier rounds wrote, so that an abandoned round leaves no trace: whoever reads asks for
-the newest state *before* a round. Of what lies behind, only the newest is kept.
+the newest state *before* a round.
 """
 
 from __future__ import annotations
@@ -35,11 +35,15 @@ class StateStore:
             raise CorruptFile(path=str(path), why=str(error)) from error
 
     def save(self, client: int, arrays: Mapping[str, Array], *, round: int) -> None:
-        """Write the state that ``round`` leaves behind; states older than the one it replaces go."""
+        """Write the state that ``round`` leaves behind. What no resumed run could ask for goes.
+
+        While a round trains, the commit of the one before it may be under way: a run may still go on from the round
+        before that, and then needs what a client had before ``round - 1``.
+        """
         path = self._path(client, round)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, save({name: value.copy(order="C") for name, value in arrays.items()}))
-        for old in sorted(r for r in self._rounds(client) if r < round)[:-1]:
+        for old in sorted(r for r in self._rounds(client) if r < round - 1)[:-1]:
             self._path(client, old).unlink(missing_ok=True)
 
     def drop_from(self, round: int) -> None:
