@@ -1,16 +1,20 @@
 """Ray actors that hold private partitions; examples never leave them.
 
 Each actor opens the partition store itself: on one machine all map the same pages, so any actor can take any unit and
-an idle one takes the next. The payload of a round is put into Ray's object store once. An actor that dies is replaced
-and its unit runs again, identically; a unit that takes its second actor down is given up, and its clients named.
+an idle one takes the next. The payload of a round is written once, to shared memory where all actors are on this
+machine, else to Ray's object store; sums come back the same way. An actor that dies is replaced and its unit runs
+again, identically; a unit that takes its second actor down is given up, and its clients named.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from collections import deque
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,32 +22,45 @@ import ray
 from flwr.app import Error, RecordDict
 from ray.exceptions import RayActorError, RayError
 
+from clients import transport
 from clients.grid import Unit
 from clients.setting import open_setting
+from clients.transport import Packed, Segment
 from clients.unit import Reply, answer
 from fl.wire import CRASHED
 
 MAX_ATTEMPTS = 2
-PAYLOADS_KEPT = 2
-"""Payloads that stay in the object store: this phase's, and the one before, which a late actor may still be reading."""
 
 
 class ClientActor:
     """One process of the devices' side."""
 
-    def __init__(self, values: Mapping[str, Any], partitions: str, states: str) -> None:
+    def __init__(self, values: Mapping[str, Any], partitions: str, states: str, shares_memory: bool) -> None:
         self.setting = open_setting(values, partitions=Path(partitions), states=Path(states))
+        self.results = Segment() if shares_memory else None
 
     def ready(self) -> int:
         """This actor's process id, once it can take units."""
         return os.getpid()
 
-    def answer(self, kind: str, clients: tuple[int, ...], content: RecordDict) -> list[Reply]:
-        """Do one work unit."""
-        return answer(self.setting, kind, content, clients)
+    def answer(self, kind: str, clients: tuple[int, ...], content: RecordDict | Packed) -> list[Reply] | Packed:
+        """Do one work unit. The driver reads the answer before it calls again, so that one segment is enough."""
+        given: RecordDict = content.load(copy=False) if isinstance(content, Packed) else content
+        replies = answer(self.setting, kind, given, clients)
+        return replies if self.results is None else self.results.pack(replies)
 
 
 REMOTE = ray.remote(num_cpus=1, max_restarts=0)(ClientActor)
+
+
+@dataclass
+class _Payload:
+    """What a phase's units are sent: held until the last of them has answered and another phase has begun."""
+
+    content: RecordDict
+    sent: Any
+    segment: Segment | None
+    open: int = 0
 
 
 class RayActors:
@@ -58,19 +75,16 @@ class RayActors:
         self._owns_ray = not ray.is_initialized()
         if self._owns_ray:
             start_ray(num_actors, address)
-        self._arguments = (dict(values), str(partitions.resolve()), str(states.resolve()))
+        self._shares_memory = transport.available() and len(ray.nodes()) == 1  # type: ignore[no-untyped-call]
+        self._arguments = (dict(values), str(partitions.resolve()), str(states.resolve()), self._shares_memory)
         self._queue: deque[Unit] = deque()
         self._attempts: dict[int, int] = {}
-        self._busy: dict[Any, tuple[Any, Unit]] = {}
         self._gone: set[int] = set()
-        self._payloads: dict[int, tuple[RecordDict, Any]] = {}
-        self._idle: list[Any] = []
-        try:
-            self._idle += [self._new_actor() for _ in range(num_actors)]
-            ray.get([actor.ready.remote() for actor in self._idle])
-        except BaseException:
-            self.close()
-            raise
+        self._calls: dict[Any, tuple[Any, Unit]] = {}
+        self._payloads: dict[int, _Payload] = {}
+        self._free: list[Segment] = []
+        self._idle = [self._new_actor() for _ in range(num_actors)]
+        ray.get([actor.ready.remote() for actor in self._idle])
 
     def submit(self, unit: Unit) -> None:
         """Give the unit to an idle actor, or queue it."""
@@ -79,9 +93,9 @@ class RayActors:
 
     def collect(self, timeout: float) -> list[tuple[Unit, list[Reply]]]:
         """Answers that have come; an actor that answered takes the next unit at once."""
-        if not self._busy:
+        if not self._calls:
             return []
-        ready, _ = ray.wait(list(self._busy), num_returns=1, timeout=timeout)
+        ready, _ = ray.wait(list(self._calls), num_returns=1, timeout=timeout)
         done = [answer for reference in ready for answer in self._finish(reference)]
         self._feed()
         return done
@@ -90,13 +104,15 @@ class RayActors:
         """Forget queued units; actors that are at one finish it for nobody."""
         gone = set(numbers)
         self._queue = deque(unit for unit in self._queue if unit.number not in gone)
-        self._gone |= {unit.number for _, unit in self._busy.values()} & gone
+        self._gone |= {unit.number for _, unit in self._calls.values()} & gone
 
     def close(self) -> None:
         """End the actors, and Ray if this object started it."""
-        for actor in [*self._idle, *(actor for actor, _ in self._busy.values())]:
+        for actor in [*self._idle, *(actor for actor, _ in self._calls.values())]:
             ray.kill(actor)
-        self._idle, self._busy, self._payloads = [], {}, {}
+        for segment in [*self._free, *(p.segment for p in self._payloads.values() if p.segment)]:
+            segment.close()
+        self._idle, self._calls, self._payloads, self._free = [], {}, {}, []
         if self._owns_ray:
             ray.shutdown()
 
@@ -106,20 +122,31 @@ class RayActors:
     def _feed(self) -> None:
         while self._idle and self._queue:
             actor, unit = self._idle.pop(), self._queue.popleft()
-            reference = actor.answer.remote(unit.kind, unit.clients, self._payload(unit.content))
-            self._busy[reference] = (actor, unit)
+            payload = self._payload(unit.content)
+            payload.open += 1
+            self._calls[actor.answer.remote(unit.kind, unit.clients, payload.sent)] = (actor, unit)
 
-    def _payload(self, content: RecordDict) -> Any:
-        if id(content) not in self._payloads:
-            self._payloads[id(content)] = (content, ray.put(content))
-            while len(self._payloads) > PAYLOADS_KEPT:
-                del self._payloads[next(iter(self._payloads))]
-        return self._payloads[id(content)][1]
+    def _payload(self, content: RecordDict) -> _Payload:
+        known = self._payloads.get(id(content))
+        if known is None:
+            for key in [key for key, payload in self._payloads.items() if not payload.open]:
+                segment = self._payloads.pop(key).segment
+                if segment is not None:
+                    self._free.append(segment)
+            if self._shares_memory:
+                segment = self._free.pop() if self._free else Segment()
+                known = _Payload(content, segment.pack(content), segment)
+            else:
+                known = _Payload(content, ray.put(content), None)
+            self._payloads[id(content)] = known
+        return known
 
     def _finish(self, reference: Any) -> list[tuple[Unit, list[Reply]]]:
-        actor, unit = self._busy.pop(reference)
+        actor, unit = self._calls.pop(reference)
+        self._payloads[id(unit.content)].open -= 1
         try:
-            replies = ray.get(reference)
+            result = ray.get(reference)
+            replies = result.load(copy=True) if isinstance(result, Packed) else result
         except RayActorError as error:
             actor = self._new_actor()
             self._attempts[unit.number] = self._attempts.get(unit.number, 0) + 1
@@ -143,7 +170,11 @@ def _lost(unit: Unit, reason: str) -> list[Reply]:
 
 
 def start_ray(num_cpus: int, address: str | None) -> None:
-    """Start or join Ray, quietly: no dashboard, no usage report, no log lines of workers on the terminal."""
+    """Start or join Ray, quietly: no dashboard, no usage report, no log lines of workers on the terminal.
+
+    Who handles SIGTERM stays as it was; Ray would exit at once.
+    """
+    terminate = signal.getsignal(signal.SIGTERM)
     quiet = {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
@@ -155,3 +186,5 @@ def start_ray(num_cpus: int, address: str | None) -> None:
         ray.init(num_cpus=num_cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     else:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, terminate)

@@ -50,13 +50,15 @@ def train_clients(
 
     If a stack fails as a whole, each client trains by itself, so that only whoever is at fault fails.
     """
-    together = _train_together(setting, parameters, jobs, options=options, round=round, purpose=purpose)
-    for job in jobs:
-        if job.client in together:
-            yield job.client, together[job.client]
-        else:
-            alone = partial(_train_alone, setting, parameters, job, options=options, round=round, purpose=purpose)
-            yield job.client, attempt(job.client, alone)
+    for first in range(0, len(jobs), setting.stack):
+        some = jobs[first : first + setting.stack]
+        together = _train_together(setting, parameters, some, options=options, round=round, purpose=purpose)
+        for job in some:
+            if job.client in together:
+                yield job.client, together[job.client]
+            else:
+                alone = partial(_train_alone, setting, parameters, job, options=options, round=round, purpose=purpose)
+                yield job.client, attempt(job.client, alone)
 
 
 def _train_together(

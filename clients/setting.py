@@ -25,12 +25,17 @@ from fl.errors import BadInput
 from fl.messages import Boundary
 from fl.models import arrays
 from fl.models.build import build_model
-from fl.parameters import Parameters
+from fl.parameters import Parameters, num_bytes
 from fl.signature import Signature
 
 SENDS = ("fresh", "personal")
 WEIGHTINGS = ("examples", "uniform")
 PATHS = ("auto", "stacked", "one_by_one")
+
+STACK_BYTES = 2**22
+"""Parameters of stacked clients together: with their activations this stays in a core's share of the cache."""
+
+MOST_STACKED = 32
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,7 @@ class Setting:
     states     the algorithm's client states;  personal  the devices' own models, None unless ``client.personal``
     sends      "fresh": trained from the newest version; "personal": the device's own model, as it is by then
     weighting  "examples" or "uniform": what a client weighs in a sum
+    stack      clients that train at once, where a unit has more of them
     one_by_one   why clients train one after the other; None: a unit's clients are stacked and train at once
     """
 
@@ -56,6 +62,7 @@ class Setting:
     sends: str = "fresh"
     weighting: str = "examples"
     max_update_norm: float | None = None
+    stack: int = 1
     one_by_one: str | None = "asked for"
 
     @cached_property
@@ -120,8 +127,15 @@ def open_setting(
         sends=sends,
         weighting=weighting,
         max_update_norm=client.get("max_update_norm"),
+        stack=stack_size(module),
         one_by_one=_path(str(client.get("path", "auto")), why_one_by_one(module, options)),
     )
+
+
+def stack_size(module: nn.Module) -> int:
+    """How many clients to stack: as many as fit a core's share of the cache."""
+    bytes_each = max(1, num_bytes(arrays.parameters_of(module, views=True)))
+    return max(1, min(MOST_STACKED, STACK_BYTES // bytes_each))
 
 
 def _path(asked: str, reason: str | None) -> str | None:

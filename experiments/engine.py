@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fl.errors import BadInput
-from fl.parameters import num_bytes
 
 if TYPE_CHECKING:
     from clients.grid import Executor
@@ -54,10 +53,8 @@ def choose(settings: Mapping[str, Any], setting: Setting, *, num_rounds: int, co
     return Engine("inprocess", f"about {estimate:.1f} s of training: too little to share", 0)
 
 
-STACK_BYTES = 2**22
-"""Parameters of a unit's clients together: with activations and gradients this stays in a core's share of the cache."""
-
-MOST_STACKED = 32
+MOST_UNITS = 64
+"""Work units a round at the most: enough to balance many actors, few enough to merge in no time."""
 
 
 def open_executor(
@@ -80,17 +77,16 @@ def open_executor(
 
 
 def unit_size(asked: int | None, setting: Setting, *, cohort_size: int) -> int:
-    """Clients a work unit: what was asked for, or what suits the model.
+    """Clients a work unit: what was asked for, or what suits the model. It depends on that and the cohort alone.
 
-    A stack should stay in the cache, and a cohort should make two units at least, so that two actors can share it.
-    Clients that train one by one gain nothing from being together. It depends on the model and the cohort alone.
+    Clients that are stacked stay together, but a cohort makes two units at least, so that two actors can share it;
+    clients that train one by one gain nothing from being together. A large cohort makes larger units, since the
+    server merges one sum a unit.
     """
     if asked is not None:
         return asked
-    if setting.one_by_one is not None:
-        return 1
-    fits = max(1, STACK_BYTES // max(1, num_bytes(setting.model)))
-    return min(MOST_STACKED, fits, -(-cohort_size // 2))
+    together = 1 if setting.one_by_one is not None else min(setting.stack, -(-cohort_size // 2))
+    return max(together, -(-cohort_size // MOST_UNITS))
 
 
 def available_cores() -> int:
