@@ -1,0 +1,106 @@
+"""Every stock strategy of Flower runs through its YAML file, and goes on after an interruption bit for bit."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import flwr.serverapp.strategy as flower
+import pytest
+import yaml
+
+from experiments.run import resume, simulate
+from fl.errors import BadInput
+from fl.files import read_json
+from fl.registry import Registry
+from server.stock import build_stock
+
+Settings = Callable[..., dict[str, Any]]
+Told = Callable[[Path], list[dict[str, Any]]]
+
+STRATEGIES = sorted(
+    path.stem for path in (Path(__file__).parents[2] / "conf" / "strategy").glob("*.yaml") if path.stem != "own"
+)
+TREES = {"fedxgbbagging", "fedxgbcyclic"}
+ARRAYS = [name for name in STRATEGIES if name not in TREES]
+COHORT = {"bulyan": 7}  # at least 4 num_malicious_nodes + 3
+
+
+def chosen(name: str) -> tuple[str, ...]:
+    size = COHORT.get(name, 4)
+    return (f"strategy={name}", f"dataset.clients={size + 1}", f"cohort_size={size}")
+
+
+def test_there_is_a_file_for_every_strategy_of_flower() -> None:
+    folder = Path(__file__).parents[2] / "conf" / "strategy"
+    targets = {yaml.safe_load((folder / f"{name}.yaml").read_text())["_target_"].split(".")[-1] for name in STRATEGIES}
+    assert targets == set(flower.__all__) - {"Result", "Strategy"}
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_four_rounds_are_two_and_two_more(name: str, settings: Settings, told: Told) -> None:
+    """Moments, momentum, clipping norms and the noise's draws are all there again after a stop."""
+    whole = simulate(settings(*chosen(name), "num_rounds=4", name="whole"))
+    config = settings(*chosen(name), "num_rounds=2", name="halves")
+    run = simulate(config)
+    (run / "config.yaml").write_text(yaml.safe_dump({**config, "num_rounds": 4}))
+    resume(run)
+    assert told(run) == told(whole)
+    summaries = [read_json(one / "summary.json") for one in (run, whole)]
+    assert summaries[0]["model_sha256"] == summaries[1]["model_sha256"]
+    assert summaries[1]["rounds_completed"] == 4 and summaries[1]["clients"]["answered"] == 4 * COHORT.get(name, 4)
+    registry = Registry(whole.parent / "registry")
+    hashes = [version.model_sha256 for version in registry.versions("whole")]
+    assert len(set(hashes)) == 5, "a round changed nothing"
+
+
+@pytest.mark.parametrize("name", sorted(TREES))
+def test_strategies_of_trees_say_what_they_need(name: str, settings: Settings) -> None:
+    with pytest.raises(BadInput, match=r"strategy: got \w+, allowed: .*trees"):
+        simulate(settings(*chosen(name)))
+
+
+def test_flowers_average_is_ours(settings: Settings) -> None:
+    """FedAvg by Flower and by us: the same cohort would give the same model; both see all clients here."""
+    runs = [simulate(settings(f"strategy={name}", "cohort_size=6", name=name)) for name in ("own", "fedavg")]
+    finals = [read_json(run / "summary.json")["final"] for run in runs]
+    assert finals[0]["loss"] == pytest.approx(finals[1]["loss"], rel=1e-4)
+
+
+def test_what_follows_from_the_cohort_is_filled_in() -> None:
+    values = {"_target_": "flwr.serverapp.strategy.FedTrimmedAvg", "beta": 0.3}
+    strategy: Any = build_stock(values, num_clients=50, cohort_size=5, learning_rate=0.2, evaluate=False)
+    assert isinstance(strategy, flower.FedTrimmedAvg) and strategy.beta == 0.3
+    assert (strategy.fraction_train, strategy.min_train_nodes, strategy.min_available_nodes) == (0.1, 5, 5)
+    assert strategy.fraction_evaluate == 0.0
+
+
+def test_a_wrapper_gets_the_strategy_it_wraps() -> None:
+    values = {
+        "_target_": "flwr.serverapp.strategy.DifferentialPrivacyServerSideFixedClipping",
+        "strategy": {"_target_": "flwr.serverapp.strategy.FedAdam", "eta": 0.5},
+        "noise_multiplier": 0.1,
+        "clipping_norm": 2.0,
+    }
+    strategy: Any = build_stock(values, num_clients=20, cohort_size=5, learning_rate=0.2, evaluate=True)
+    assert strategy.num_sampled_clients == 5 and strategy.strategy.eta == 0.5
+    assert strategy.strategy.fraction_evaluate == 0.25
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"_target_": "flwr.serverapp.strategy.FedNone"}, r"strategy\._target_: got .*FedNone, allowed: a Flower"),
+        ({"_target_": "nowhere.at.All"}, r"strategy\._target_: got nowhere\.at\.All"),
+        ({"_target_": "FedAvg"}, r"strategy\._target_: got FedAvg"),
+        ({"_target_": "collections.OrderedDict"}, r"strategy\._target_: got .*, allowed: a class derived from"),
+        ({"_target_": "flwr.serverapp.strategy.FedAvg", "eta": 1}, r"strategy: got eta=1, allowed: the options of Fed"),
+    ],
+)
+def test_what_is_no_strategy_is_named(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        build_stock(values, num_clients=10, cohort_size=2, learning_rate=0.1, evaluate=True)
+
+
+def test_an_algorithm_with_client_state_needs_its_own_server_half(settings: Settings) -> None:
+    with pytest.raises(BadInput, match=r"algorithm: got scaffold, allowed: fedavg or fedprox; .*strategy=own"):
+        simulate(settings("algorithm=scaffold", "strategy=fedavg"))
