@@ -50,7 +50,7 @@ class ClientActor:
         return replies if self.results is None else self.results.pack(replies)
 
 
-REMOTE = ray.remote(num_cpus=1, max_restarts=0)(ClientActor)
+REMOTE = ray.remote(num_cpus=1, max_restarts=0, scheduling_strategy="SPREAD")(ClientActor)
 
 
 @dataclass
@@ -83,8 +83,13 @@ class RayActors:
         self._calls: dict[Any, tuple[Any, Unit]] = {}
         self._payloads: dict[int, _Payload] = {}
         self._free: list[Segment] = []
-        self._idle = [self._new_actor() for _ in range(num_actors)]
-        ray.get([actor.ready.remote() for actor in self._idle])
+        self._idle: list[Any] = []
+        try:
+            self._idle += [self._new_actor() for _ in range(num_actors)]
+            ray.get([actor.ready.remote() for actor in self._idle])
+        except BaseException:
+            self.close()
+            raise
 
     def submit(self, unit: Unit) -> None:
         """Give the unit to an idle actor, or queue it."""
@@ -147,7 +152,7 @@ class RayActors:
         try:
             result = ray.get(reference)
             replies = result.load(copy=True) if isinstance(result, Packed) else result
-        except RayActorError as error:
+        except (RayActorError, FileNotFoundError) as error:  # the file: it died between its answer and our look
             actor = self._new_actor()
             self._attempts[unit.number] = self._attempts.get(unit.number, 0) + 1
             if self._attempts[unit.number] < MAX_ATTEMPTS and unit.number not in self._gone:
