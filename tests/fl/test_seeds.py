@@ -91,10 +91,11 @@ def test_process_wide_generators_are_left_as_they_were_found():
     assert states() == before
 
 
-def test_torch_draws_what_its_own_manual_seed_would_give():
+@pytest.mark.parametrize("purpose", ["model", "train/module", "strategy", "other"])
+def test_torch_draws_what_its_own_manual_seed_would_give(purpose):
     before = torch.get_rng_state()
-    torch.manual_seed(address(1, purpose="model") % 2**63)
+    torch.manual_seed(address(1, purpose=purpose) % 2**63)
     expected = torch.rand(5)
     torch.set_rng_state(before)
-    with process_wide(1, purpose="model"):
+    with process_wide(1, purpose=purpose):
         assert torch.equal(torch.rand(5), expected)
