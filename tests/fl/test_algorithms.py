@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
-
 import numpy as np
 import pytest
 
@@ -51,21 +49,21 @@ def test_fedprox_without_mu_is_fedavg():
 
 
 def test_fedadam_takes_the_two_steps_worked_out_by_hand():
-    """beta_1 = beta_2 = 1/2, tau = 1, eta = 2/5, x = 0; deltas 1, then 7.
+    """beta_1 = beta_2 = tau = 1/2, eta = 2/5, x = 0; deltas 1/2, then 7/2.
 
-    v_0 = tau^2 = 1, m_0 = 0
-    m_1 = 1/2           v_1 = 1/2 + 1/2 = 1            x_1 = 0 + 2/5 * (1/2) / (1 + 1) = 1/10
-    m_2 = 1/4 + 7/2     v_2 = 1/2 + 49/2 = 25          x_2 = 1/10 + 2/5 * (15/4) / (5 + 1) = 7/20
+    m_0 = 0             v_0 = tau^2 = 1/4
+    m_1 = 1/4           v_1 = 1/8 + 1/8 = 1/4         x_1 = 0 + 2/5 * (1/4) / (1/2 + 1/2) = 1/10
+    m_2 = 1/8 + 7/4     v_2 = 1/8 + 49/8 = 25/4       x_2 = 1/10 + 2/5 * (15/8) / (5/2 + 1/2) = 7/20
     """
-    algorithm = fedadam.build(server_learning_rate=0.4, beta_1=0.5, beta_2=0.5, tau=1)
+    algorithm = fedadam.build(server_learning_rate=0.4, beta_1=0.5, beta_2=0.5, tau=0.5)
     state = algorithm.init_server(of(0))
-    assert (number(state["m"]), number(state["v"])) == (0, 1)
-    x, state = algorithm.server_update(of(0), state, aggregate(1))
-    assert (number(state["m"]), number(state["v"])) == (0.5, 1)
-    assert number(x) == pytest.approx(float(Fraction(1, 10)), rel=1e-15)
-    x, state = algorithm.server_update(x, state, aggregate(7))
-    assert (number(state["m"]), number(state["v"])) == (3.75, 25)
-    assert number(x) == pytest.approx(float(Fraction(7, 20)), rel=1e-15)
+    assert (number(state["m"]), number(state["v"])) == (0, 0.25)
+    x, state = algorithm.server_update(of(0), state, aggregate(0.5))
+    assert (number(state["m"]), number(state["v"])) == (0.25, 0.25)
+    assert number(x) == pytest.approx(1 / 10, rel=1e-15)
+    x, state = algorithm.server_update(x, state, aggregate(3.5))
+    assert (number(state["m"]), number(state["v"])) == (1.875, 6.25)
+    assert number(x) == pytest.approx(7 / 20, rel=1e-15)
 
 
 def test_fedadam_corrects_no_bias_and_steps_each_number_by_its_own_scale():
