@@ -29,7 +29,7 @@ from fl.models import arrays
 from fl.models.build import build_model
 from fl.models.evaluate import evaluate
 from fl.models.tasks import derived
-from fl.parameters import Parameters, copy, num_values
+from fl.parameters import Parameters, copy, num_bytes, num_values
 from fl.registry import Registry
 from fl.wire import unflatten
 from server import interrupts
@@ -138,7 +138,8 @@ def main(grid: Grid, context: Context) -> None:
                 )
     except Exception as error:  # noqa: BLE001  whatever ends a run, its summary is written first
         stopped = error
-    seconds = {"setup": ready - began, "rounds": time.time() - ready, "total": time.time() - began}
+    ended = time.time()
+    seconds = {"setup": ready - began, "rounds": ended - ready, "total": ended - began}
     _finish(loop, history, totals, stopped, seconds=seconds, extra={**dict(run.get("summary") or {}), **extra})
     if stopped:
         raise stopped
@@ -157,13 +158,14 @@ def _begin(
         options=settings["server"],
         seed=loop.seed,
     )
-    facts = dict(seeded.facts)
+    facts, down = dict(seeded.facts), 0
     if facts["how"] != "random":
         nodes = wait_for_nodes(loop.grid, loop.options.cohort_size)[:MOST_ASKED_ABOUT_VERSION_0]
         share = share_better_than_random(loop.grid, nodes, seeded.parameters, random_model)
         facts |= {"share_better_than_random": share, "clients_asked": len(nodes)}
+        down = len(nodes) * (num_bytes(seeded.parameters) + num_bytes(random_model))
     totals.parameters, history.parent, history.seeding = seeded.parameters, seeded.parent, facts
-    loop.begin(totals)
+    loop.begin(totals, bytes={"down": down, "up": 0})
 
 
 def _finish(

@@ -22,7 +22,7 @@ from fl.decisions import Action
 from fl.errors import StoppedByFaults
 from fl.metrics import Confusion, Statistics, values
 from fl.models.tasks import derived
-from fl.parameters import Parameters, cast, sha256
+from fl.parameters import Parameters, cast, not_finite, sha256
 from fl.seeds import process_wide
 from server import interrupts
 from server.background import Background
@@ -189,7 +189,13 @@ class RoundLoop:
                 with clock.phase("aggregate"), self._random("aggregate_train", round, attempt):
                     aggregated, _ = self.strategy.aggregate_train(round, replies)
                 if aggregated is not None:
-                    return self._in_dtype(aggregated, start), _with_failed_tries(counted, before), down
+                    parameters = self._in_dtype(aggregated, start)
+                    if name := not_finite(parameters):
+                        why = f"their aggregate diverged: array {name!r} holds a NaN or an infinity"
+                        raise StoppedByFaults(
+                            round=round, asked=counted.asked, answered=counted.answered, reasons=[why]
+                        )
+                    return parameters, _with_failed_tries(counted, before), down
             before.append(counted)
         last = before[-1]
         reasons = [str(item["reason"]) for item in [*last.failed, *last.refused]]
