@@ -254,10 +254,19 @@ def why_not(module: nn.Module) -> str | None:
 
 
 def stack(
-    module: nn.Module, arrays: dict[str, Tensor], step: Step, generators: Sequence[torch.Generator], sizes: list[int]
+    module: nn.Module,
+    arrays: dict[str, Tensor],
+    step: Step,
+    draws: Callable[[], Sequence[torch.Generator]],
+    sizes: list[int],
 ) -> list[Stacked]:
-    """The stacked layers of ``module``, over ``arrays``: name -> (C, ...). ``why_not(module)`` must be None."""
+    """The stacked layers of ``module``, over ``arrays``: name -> (C, ...). ``why_not(module)`` must be None.
+
+    ``draws`` makes a generator a client, where a layer draws; ``sizes`` will hold the batch sizes of a step.
+    """
     layers: list[Stacked] = []
+    dropping = any(isinstance(layer, nn.Dropout) for _, layer in flat_layers(module))
+    generators = draws() if dropping else ()
     for prefix, layer in flat_layers(module):
         match layer:
             case nn.Linear():

@@ -8,6 +8,7 @@ path to rounding (tests hold 1e-5 relative); the same unit gives the same bits e
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -35,7 +36,9 @@ def why_one_by_one(module: nn.Module, options: TrainingOptions) -> str | None:
         return "Nesterov momentum needs every gradient by itself"
     if options.clip_norm is not None:
         return "clipping needs every gradient before any step"
-    if persistent := sorted({n for n, _ in module.state_dict().items()} - {n for n, _ in module.named_parameters()}):
+    if persistent := sorted(
+        module.state_dict().keys() - {n for n, _ in module.named_parameters(remove_duplicate=False)}
+    ):
         return f"it tracks {persistent[0]} by itself"
     return why_not(module)
 
@@ -66,20 +69,21 @@ def train_stacked(
     stacked = _copies(start, len(clients))
     step = _step(start, stacked, [corrections[i] for i in ranks], options, rate)
     sizes: list[int] = []
-    draws = [_generator(seed, purpose, round, clients[i]) for i in ranks]
+    draws = partial(_generators, seed, purpose, round, [clients[i] for i in ranks])
     layers = stack(module, stacked, step, draws, sizes)
-    x, y, offsets = _together([examples[i] for i in ranks], signature)
+    together = Examples(*(np.concatenate([getattr(examples[i], part) for i in ranks]) for part in ("x", "y")))
+    offsets = np.cumsum([0, *(len(examples[i].y) for i in ranks)])
     losses = torch.zeros(len(clients), dtype=torch.float64)
     token = torch.zeros((), requires_grad=True)
     plan = [orders[i] for i in ranks]
     for first in range(0, len(plan[0]), STEPS_AT_ONCE):
-        for inputs, targets, counts in _batches(x, y, offsets, plan, first):
+        for inputs, targets, counts in _batches(together, signature, offsets, plan, first):
             sizes[:] = counts
             outputs = inputs
             for layer in layers:
                 outputs = layer(outputs, token)
-            loss, each = _loss(signature, outputs, targets, counts)
-            loss.backward()
+            gradient, each = _loss_gradient(signature, outputs, targets, counts)
+            torch.autograd.backward(outputs, gradient)
             for layer in layers:
                 layer.finish()
             losses[: len(counts)] += each
@@ -138,21 +142,14 @@ def _step(
     )
 
 
-def _generator(seed: int, purpose: str, round: int, client: int) -> torch.Generator:
-    """What ``fl.seeds.process_wide`` seeds torch with, as a generator of the client's own."""
-    number = address(seed, purpose=f"{purpose}/module", round=round, client=client)
-    return torch.Generator().manual_seed(number % 2**63)
-
-
-def _together(examples: Sequence[Examples], signature: Signature) -> tuple[Tensor, Tensor, Array]:
-    """All clients' examples in one buffer, and where each client's begin."""
-    x = torch.cat([arrays.to_inputs(e.x, signature) for e in examples])
-    y = torch.cat([arrays.to_targets(e.y, signature) for e in examples])
-    return x, y, np.cumsum([0, *(len(e.y) for e in examples)])
+def _generators(seed: int, purpose: str, round: int, clients: Sequence[int]) -> list[torch.Generator]:
+    """What ``fl.seeds.process_wide`` seeds torch with for each client, as a generator of its own."""
+    numbers = [address(seed, purpose=f"{purpose}/module", round=round, client=client) for client in clients]
+    return [torch.Generator().manual_seed(number % 2**63) for number in numbers]
 
 
 def _batches(
-    x: Tensor, y: Tensor, offsets: Array, plan: Sequence[Sequence[Array]], first: int
+    examples: Examples, signature: Signature, offsets: Array, plan: Sequence[Sequence[Array]], first: int
 ) -> Iterator[tuple[Tensor, Tensor, list[int]]]:
     """Steps ``first`` .. of the plan: inputs (k, B, ...), targets (k, B, ...), true sizes, k clients still active."""
     steps = range(first, min(first + STEPS_AT_ONCE, len(plan[0])))
@@ -165,24 +162,39 @@ def _batches(
             index[at : at + size] = plan[rank][t] + offsets[rank]
             index[at + size : at + width] = offsets[rank]
             at += width
-    rows = torch.from_numpy(index)
-    xs, ys, at = x.index_select(0, rows), y.index_select(0, rows), 0
+    xs, ys = arrays.to_inputs(examples.x[index], signature), arrays.to_targets(examples.y[index], signature)
+    at = 0
     for sizes, width in zip(counts, widths, strict=True):
         span = slice(at, at + len(sizes) * width)
         at = span.stop
         shape = (len(sizes), width)
-        yield xs[span].reshape(*shape, *x.shape[1:]), ys[span].reshape(*shape, *y.shape[1:]), sizes
+        yield xs[span].unflatten(0, shape), ys[span].unflatten(0, shape), sizes
 
 
-def _loss(signature: Signature, outputs: Tensor, targets: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """The sum over clients of each client's mean loss, and the sums over each client's examples."""
+def _loss_gradient(
+    signature: Signature, outputs: Tensor, targets: Tensor, sizes: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """The gradient of the sum over clients of each client's mean loss, and the sums over each client's examples.
+
+    ``outputs`` are (k, B, ...); padded rows get no gradient and count nothing.
+    """
     k, width = targets.shape[:2]
-    losses = tasks.losses(signature, outputs.flatten(0, 1), targets.flatten(0, 1)).unflatten(0, (k, width))
-    if losses.dim() > 2:
-        losses = losses.flatten(2).mean(2)
+    if signature.task == "regression":
+        leaf = outputs.detach().requires_grad_()
+        losses = tasks.losses(signature, leaf.flatten(0, 1), targets.flatten(0, 1)).unflatten(0, (k, width))
+        (gradient,) = torch.autograd.grad(losses.sum(), leaf)
+        losses = losses.detach()
+    else:
+        logits = torch.log_softmax(outputs.detach(), -1)
+        losses = logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1).neg_()
+        gradient = logits.exp_()  # softmax minus one at the target
+        gradient.scatter_add_(-1, targets.unsqueeze(-1), gradient.new_full((), -1.0).expand(*targets.shape, 1))
+    positions = losses[0, 0].numel()
     if min(sizes) == width:
-        return losses.sum() / width, losses.detach().sum(1, dtype=torch.float64)
-    real = torch.arange(width)[None, :] < torch.tensor(sizes)[:, None]
-    losses = torch.where(real, losses, losses.new_zeros(()))
-    share = torch.tensor(sizes, dtype=losses.dtype).reciprocal()
-    return (losses.sum(1) * share).sum(), losses.detach().sum(1, dtype=torch.float64)
+        gradient.div_(width * positions)
+    else:
+        real = torch.arange(width)[None, :] < torch.tensor(sizes)[:, None]
+        share = real / torch.tensor(sizes)[:, None] / positions
+        gradient.mul_(share.to(gradient.dtype).reshape(k, width, *(1,) * (gradient.dim() - 2)))
+        losses = losses * real.reshape(k, width, *(1,) * (losses.dim() - 2))
+    return gradient, losses.sum(tuple(range(1, losses.dim())), dtype=torch.float64) / positions
