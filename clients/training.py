@@ -71,7 +71,9 @@ class TrainingOptions:
             _try_out(self)
 
     def num_steps(self, num_examples: int) -> int:
-        """How many steps a client of ``num_examples`` takes."""
+        """How many steps a client of ``num_examples`` takes; ValueError where there are none."""
+        if num_examples < 1:
+            raise ValueError("there is no example to train on")
         if self.local_steps is not None:
             return self.local_steps
         return (self.local_epochs or 0) * math.ceil(num_examples / (self.batch_size or num_examples))
@@ -127,7 +129,7 @@ def train(
     module.train()
     with process_wide(seed, purpose=f"{purpose}/module", round=round, client=client):
         for batch in batches(len(y), options, orders):
-            loss = tasks.loss(signature, module(x[batch]), y[batch])
+            loss = tasks.loss(signature, module(arrays.laid_out(x[batch])), y[batch])
             gradients = list(torch.autograd.grad(loss, weights, materialize_grads=True))
             with torch.no_grad():
                 correct(gradients)

@@ -194,3 +194,29 @@ def test_a_start_that_does_not_fit_is_refused_before_anything_is_written(setting
         with pytest.raises(BadInput, match=message):
             simulate(config)
         assert not Path(config["run_dir"]).exists()
+
+
+# --- models of one's own ----------------------------------------------------------------------------------------
+
+NORMED = """
+from torch import nn
+
+def build(input_shape, num_outputs):
+    return nn.Sequential(nn.Linear(input_shape[0], 4), nn.BatchNorm1d(4), nn.Linear(4, num_outputs))
+"""
+
+
+@pytest.mark.parametrize("strategy", ["own", "fedavg"])
+def test_what_a_model_tracks_is_averaged_and_keeps_its_dtype(
+    strategy: str, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "normed.py").write_text(NORMED)
+    monkeypatch.syspath_prepend(tmp_path)
+    model = ("model=custom", "model._target_=normed.build", "client.batch_size=null", "client.local_epochs=3")
+    run = simulate(settings(f"strategy={strategy}", *model, "cohort_size=6", "server=random", "num_rounds=2"))
+    assert summary(run)["clients"]["answered"] == 12
+    before, after = (registry(run).parameters(registry(run).version(f"run:{round}")) for round in (0, 2))
+    assert {name: value.dtype for name, value in after.items()} == {name: v.dtype for name, v in before.items()}
+    assert int(after["1.num_batches_tracked"]) == 6  # three steps of each client a round, twice
+    assert (after["1.running_mean"] != 0).all() and np.isfinite(after["1.running_var"]).all()
+    assert list(after) == list(before)
