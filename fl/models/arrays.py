@@ -55,6 +55,11 @@ def to_inputs(x: Array, signature: Signature) -> Tensor:
     return inputs if signature.input_scale == 1.0 else inputs.mul_(signature.input_scale)
 
 
+def laid_out(inputs: Tensor) -> Tensor:
+    """A batch as convolutions and pooling on a CPU like it best: images (N, C, H, W) in channels_last, others as is."""
+    return inputs.contiguous(memory_format=torch.channels_last) if inputs.dim() == 4 else inputs
+
+
 def to_targets(y: Array, signature: Signature) -> Tensor:
     """Stored targets -> int64 classes (N,) or tokens (N, T), or for a regression floating-point numbers (N,)."""
     if signature.task == "regression":
