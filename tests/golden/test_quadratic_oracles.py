@@ -99,9 +99,10 @@ def test_the_fixed_point_is_reached_to_ten_digits(tmp_path, algorithm, tau, fixe
     assert x[-1] == pytest.approx(fixed_point, rel=0, abs=TEN_DIGITS)
 
 
-def test_a_round_is_what_the_papers_recursion_says(tmp_path):
+@pytest.mark.parametrize("path", ["stacked", "one_by_one"])
+def test_a_round_is_what_the_papers_recursion_says(tmp_path, path):
     """FedAvg from any x: every client contracts towards its own optimum by (1 - lr a_i)^tau_i."""
     tau = (3, 2)
-    before, after = simulated(tmp_path, FEDAVG, tau, 1)
+    before, after = simulated(tmp_path, [*FEDAVG, f"client.path={path}"], tau, 1)
     ends = [b + (1 - LEARNING_RATE * a) ** steps * (before - b) for a, b, steps in zip(A, B, tau, strict=True)]
     assert after == pytest.approx(sum(ends) / 2, rel=1e-14)
