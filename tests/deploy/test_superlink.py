@@ -42,7 +42,8 @@ def test_the_app_starts_from_the_defaults_of_conf(repository: Path) -> None:
         "run": dict.fromkeys(("id", "dir", "registry", "centre"), ""),
     }
     config = app_config(repository)
-    assert config == flatten(defaults)
+    lines = [f"{key} = {toml(value)}" for key, value in flatten(defaults).items()]
+    assert config == flatten(defaults), "this belongs under [tool.flwr.app.config]:\n" + "\n".join(lines)
     assert unflatten(config) == defaults
 
 
@@ -112,12 +113,12 @@ def environment(home: Path) -> dict[str, str]:
     return {**os.environ, "FLWR_HOME": str(home / "flwr"), "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
 
 
+def toml(value: Any) -> str:
+    return f"'{value}'" if isinstance(value, str) and '"' in value else json.dumps(value)
+
+
 def write_toml(path: Path, values: dict[str, Any]) -> Path:
-    lines = []
-    for key, value in values.items():
-        text = f"'{value}'" if isinstance(value, str) else json.dumps(value)
-        lines.append(f"{key} = {text}")
-    path.write_text("\n".join(lines) + "\n")
+    path.write_text("".join(f"{key} = {toml(value)}\n" for key, value in values.items()))
     return path
 
 

@@ -145,6 +145,15 @@ def test_an_aggregate_that_diverges_ends_the_run_with_its_last_good_version(sett
     assert np.isfinite(found["final"]["loss"])
 
 
+def test_answers_after_the_deadline_never_count(settings: Settings, told: Told) -> None:
+    late = ("server.quorum=0.0", "engine.unit_size=1", "cohort_size=6", "num_rounds=2", "server=random")
+    config = settings(*late, "server.deadline_seconds=1e-9", name="nobody")
+    with pytest.raises(StoppedByFaults, match=r"round 1: 0 of 6 clients answered \(no reason was given\)"):
+        simulate(config)
+    run = simulate(settings(*late, "server.deadline_seconds=600", name="everybody"))
+    assert summary(run)["clients"] == {"asked": 12, "answered": 12, "failed": 0, "refused": 0, "late": 0}
+
+
 # --- version 0 --------------------------------------------------------------------------------------------------
 
 
