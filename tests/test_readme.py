@@ -281,7 +281,7 @@ def shown_tree(text: str) -> dict[str, set[str]]:
     """Folder -> its entries, for each folder that is shown with any; folders end in a slash. "" is the root."""
     tree: dict[str, set[str]] = {}
     above: list[str] = []
-    for line in text.splitlines():
+    for line in filter(str.strip, text.splitlines()):
         depth, name = (len(line) - len(line.lstrip())) // 2, line.split()[0]
         above = [*above[:depth], name]
         tree.setdefault("".join(above[:-1]), set()).add(name)
