@@ -27,6 +27,7 @@ class Text(Dataset):
     """Text, cut into windows."""
 
     sequence_length: Annotated[int, "characters a window"]
+    max_server_test: Annotated[int | None, "windows of the server's test set, drawn by the seed; null: all"]
 
 
 @dataclass

@@ -17,7 +17,7 @@ def load_data(settings: Mapping[str, Any]) -> Dataset:
     """The data set of the section ``dataset``, in memory. Raises BadInput where the data cannot be used."""
     from fl.data.catalog import load
 
-    own = {f"{part}_fraction" for part in FRACTIONS} | {"name"}
+    own = {f"{part}_fraction" for part in FRACTIONS} | {"name", "max_server_test"}
     options = {key: value for key, value in settings["dataset"].items() if key not in own}
     return load(settings["dataset"]["name"], **options, seed=int(settings["seed"]))
 
@@ -38,6 +38,7 @@ def prepare_data(settings: Mapping[str, Any], dataset: Dataset, *, centre: Path,
         held_out_fraction=held_out,
         validation_fraction=validation,
         test_fraction=test,
+        max_server_test=settings["dataset"].get("max_server_test"),
         centre_dir=centre,
         devices_dir=devices,
     )

@@ -79,6 +79,7 @@ RULES: tuple[Rule, ...] = (
     _one_of("dataset.task", ("auto", *TASKS)),
     _one_of("dataset.missing", ("federated", "client")),
     _whole("dataset.sequence_length", 1),
+    _or_null(_whole("dataset.max_server_test", 1)),
     _number("client.learning_rate", above=0),
     _or_null(_whole("client.personal_epochs", 1)),
     _or_null(_number("client.max_update_norm", above=0)),
