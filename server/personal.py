@@ -10,6 +10,7 @@ from typing import Any
 from flwr.serverapp import Grid
 
 from fl import wire
+from fl.cohorts import uniform
 from fl.files import write_bytes
 from fl.messages import EvaluationReport
 from fl.metrics import values
@@ -21,13 +22,18 @@ from server.strategy import evaluate_messages
 FILE = "personal.jsonl"
 
 
+MOST_COMPARED = 10_000
+"""Devices compared: all of them, or of a larger population so many, drawn by the seed."""
+
+
 def final_comparison(
-    grid: Grid, nodes: Sequence[int], parameters: Parameters, *, round: int, run_dir: Path
+    grid: Grid, nodes: Sequence[int], parameters: Parameters, *, round: int, run_dir: Path, seed: int
 ) -> dict[str, Any]:
     """Let every device of ``nodes`` pick up the version of ``round``, and measure both models on its own test part.
 
     Writes one line a client to personal.jsonl in the run's folder, and returns the merged figures.
     """
+    nodes = uniform(round, nodes, MOST_COMPARED, seed) if len(nodes) > MOST_COMPARED else nodes
     content = wire.evaluate_content(wire.array_record(parameters), round=round)
     found = reports(list(grid.send_and_receive(evaluate_messages(nodes, content))), round=round)
     write_bytes(run_dir / FILE, "".join(json.dumps(_line(report)) + "\n" for report in found).encode())

@@ -140,9 +140,9 @@ class RoundLoop:
         parameters = totals.parameters
         with self._settled(totals):
             for round in range(totals.round + 1, self.options.num_rounds + 1):
-                parameters = self._round(totals, parameters, round)
-                if self.options.stop_metric is not None and self._stop_early(totals):
+                if self._stop_early(totals):
                     return
+                parameters = self._round(totals, parameters, round)
 
     def _round(self, totals: Totals, start: Parameters, round: int) -> Parameters:
         clock = Clock()
