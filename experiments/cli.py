@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import click
 import typer
 
+from experiments import app as foreign
 from experiments import completion, data, versions
 from experiments.versions import REGISTRY, Folder, Json, Name
 
@@ -39,6 +40,7 @@ app = typer.Typer(
 )
 app.add_typer(versions.app, name="versions")
 app.add_typer(data.app, name="data", rich_help_panel=AROUND)
+app.add_typer(foreign.app, name="app", rich_help_panel=AROUND)
 
 
 def main() -> None:

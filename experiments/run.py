@@ -9,23 +9,22 @@ Here the two sides are put together, and here alone: the centre gets its own fol
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from experiments.prepare import load_data, prepare_data
+from experiments.run_folder import RUN, claimed_run_id, only_writer
 from fl.errors import BadInput
 from fl.files import read_json, writable_folder, write_bytes, write_json
 from server import interrupts
 
-CONFIG, RUN = "config.yaml", "run.json"
+CONFIG = "config.yaml"
 
 
 def simulate(config: Mapping[str, Any]) -> Path:
@@ -39,7 +38,7 @@ def simulate(config: Mapping[str, Any]) -> Path:
     if (run_dir / CONFIG).exists():
         allowed = f"a new folder; this one holds a run, which goes on with: fl resume {run_dir}"
         raise BadInput(key="run_dir", got=str(run_dir), allowed=allowed)
-    with _only_writer(run_dir), interrupts.handled():
+    with only_writer(run_dir), interrupts.handled():
         write_bytes(run_dir / CONFIG, yaml.safe_dump(dict(config), sort_keys=False).encode())
         try:
             _run(config, run_dir, began)
@@ -58,7 +57,7 @@ def resume(run_dir: Path) -> Path:
     run_dir = run_dir.resolve()
     if not (run_dir / CONFIG).is_file():
         raise BadInput(key="RUN_DIR", got=str(run_dir), allowed="the folder of a run: one with a config.yaml")
-    with _only_writer(run_dir), interrupts.handled():
+    with only_writer(run_dir), interrupts.handled():
         _run(yaml.safe_load((run_dir / CONFIG).read_text()), run_dir, time.time())
     return run_dir
 
@@ -85,7 +84,7 @@ def _run(config: Mapping[str, Any], run_dir: Path, began: float) -> None:
     engine = engines.choose(
         config["engine"], setting, num_rounds=int(config["num_rounds"]), cohort_size=values["cohort_size"]
     )
-    run_id = _run_id(run_dir, registry)
+    run_id = claimed_run_id(run_dir, registry)
     newest = registry.latest(run_id)
     for store in (setting.states, setting.personal):
         if store is not None:
@@ -126,24 +125,3 @@ def _prepare(config: Mapping[str, Any], run_dir: Path, *, centre: Path, partitio
         prepared = prepare_data(config, load_data(config), centre=centre, devices=partitions)
         write_json(known, {"num_clients": prepared.num_clients, "picture": str(prepared.picture)})
     return dict(read_json(known))
-
-
-def _run_id(run_dir: Path, registry: Any) -> str:
-    """The run's id in the registry: claimed once, named after its folder; a multirun's jobs after the sweep's too."""
-    path = run_dir / RUN
-    if not path.exists():
-        name = f"{run_dir.parent.name}-{run_dir.name}" if run_dir.name.isdigit() else run_dir.name
-        write_json(path, {"run_id": registry.claim_run_id(name)})
-    return str(read_json(path)["run_id"])
-
-
-@contextmanager
-def _only_writer(run_dir: Path) -> Iterator[None]:
-    """Hold the run's folder; a process that dies lets go of it by dying."""
-    with (run_dir / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            allowed = "a run that no other process is writing"
-            raise BadInput(key="run_dir", got=str(run_dir), allowed=allowed) from error
-        yield

@@ -4,6 +4,7 @@
     ├── BadInput                      exit status 2: a key, what it got, what is allowed
     │   └── MissingExtra              an optional package is not installed; names the extra
     ├── StoppedByFaults               exit status 3: too few clients answered
+    ├── AppFailed                     exit status 3: a foreign app's own code came to grief
     ├── Interrupted                   exit status 130: Ctrl-C or SIGTERM
     ├── RefusedUpdate                 what a client sent, or tried to send, is not what the boundary allows
     ├── ClientFailed                  a client could not do its task
@@ -88,6 +89,20 @@ class StoppedByFaults(MeadowError):
     def message(self) -> str:
         why = "; ".join(self.reasons[:3]) or "no reason was given"
         return f"round {self.round}: {self.answered} of {self.asked} clients answered ({why})"
+
+
+class AppFailed(MeadowError):
+    """A foreign app's own code came to grief: ``what`` of it, and ``why``. Its traceback has been shown."""
+
+    exit_status = 3
+    what: str
+    why: str
+
+    def __init__(self, *, what: str, why: str) -> None:
+        super().__init__(what=what, why=why)
+
+    def message(self) -> str:
+        return f"{self.what}: {self.why}"
 
 
 class Interrupted(MeadowError):

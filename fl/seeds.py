@@ -10,6 +10,7 @@ import hashlib
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
@@ -42,13 +43,28 @@ def process_wide(seed: int, *, purpose: str, round: int = 0, client: int = -1) -
     import torch
 
     number = address(seed, purpose=purpose, round=round, client=client)
-    python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    before = process_wide_state()
     random.seed(number)
     np.random.seed(number % 2**32)
     torch.default_generator.manual_seed(number % 2**63)  # torch.manual_seed takes 400 times as long over GPUs
     try:
         yield
     finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
-        torch.set_rng_state(torch_state)
+        restore_process_wide(before)
+
+
+def process_wide_state() -> tuple[Any, ...]:
+    """Where the process-wide generators stand; may be pickled."""
+    import torch
+
+    return random.getstate(), np.random.get_state(), torch.get_rng_state()
+
+
+def restore_process_wide(state: tuple[Any, ...]) -> None:
+    """Put the process-wide generators where they stood when ``state`` was taken."""
+    import torch
+
+    python_state, numpy_state, torch_state = state
+    random.setstate(python_state)
+    np.random.set_state(numpy_state)
+    torch.set_rng_state(torch_state)

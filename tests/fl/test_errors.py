@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from fl import errors
-from fl.errors import BadInput, ClientFailed, CorruptFile, Interrupted, MeadowError, MissingExtra, StoppedByFaults
+from fl.errors import AppFailed, BadInput, ClientFailed, CorruptFile, Interrupted, MeadowError, MissingExtra, StoppedByFaults
 
 FIELDS = {
     "key": "client.learning_rate",
@@ -80,7 +80,7 @@ def test_every_error_is_drawn_in_the_tree_and_says_its_fields(kind):
 
 
 def test_exit_statuses_are_the_published_ones():
-    expected = {BadInput: 2, MissingExtra: 2, StoppedByFaults: 3, Interrupted: 130}
+    expected = {BadInput: 2, MissingExtra: 2, StoppedByFaults: 3, AppFailed: 3, Interrupted: 130}
     for kind in tree():
         assert kind.exit_status == expected.get(kind, 1), kind
 

@@ -1,0 +1,125 @@
+"""Which training replies may be aggregated: those that have the names and shapes that were sent, and finite numbers.
+
+A refused reply becomes a Flower Error with the reason, which every strategy sets aside, as it does with those of
+clients that failed. Numeric dtypes may change, as they do in published apps. Trees are left alone: they grow.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from flwr.app import ArrayRecord, Error, Message, RecordDict
+from flwr.app.message import make_message
+from flwr.serverapp.strategy import Strategy
+
+from .records import Array
+
+REFUSED = 6
+"""Flower's code for a failed precondition."""
+
+MAX_WEIGHT = 2**40
+TREES = ("FedXgbBagging", "FedXgbCyclic")
+
+Layout: TypeAlias = Mapping[str, tuple[int, ...]]
+
+
+def guarded(strategy: Strategy, sent: Sequence[Message], replies: Sequence[Message]) -> list[Message]:
+    """``replies`` with an Error in the place of each that may not be aggregated.
+
+    Where the app has a way of its own to aggregate, it may agree with its clients on other names and shapes than the
+    server sent: there a reply must look like most others of its round.
+    """
+    innermost = _innermost(strategy)
+    if any(kind.__name__ in TREES for kind in type(innermost).__mro__):
+        return list(replies)
+    strict = _aggregates_as_flower(strategy) and _aggregates_as_flower(innermost)
+    weight = getattr(innermost, "weighted_by_key", None) if strict else None
+    expected = {message.metadata.dst_node_id: layout_of(message.content) for message in sent if message.has_content()}
+    layouts = [layout_of(reply.content) for reply in replies if reply.has_content()]
+    usual = None if strict else _most_common([layout for layout in layouts if layout is not None])
+    out = []
+    for reply in replies:
+        layout = (expected.get(reply.metadata.src_node_id) or None) if strict else usual
+        why = "" if reply.has_error() else objection(reply.content, layout, weight, strict=strict)
+        error = Error(REFUSED, f"refused: {why}") if why else None
+        out.append(make_message(metadata=reply.metadata, error=error) if error else reply)
+    return out
+
+
+def objection(content: RecordDict, layout: Layout | None, weight: str | None, *, strict: bool) -> str:
+    """Why a reply may not be aggregated, "" if it may. ``layout``: the shapes it must have, by name, if any."""
+    if strict and (found := len(content.array_records)) != 1:
+        return f"{found} array records, not one"
+    found_layout = layout_of(content)
+    if layout is not None and found_layout is not None and found_layout != layout:
+        return _difference(found_layout, layout)
+    for record in content.array_records.values():
+        for name, array in record.items():
+            if why := _objection_to_values(array):
+                return f"array {name!r} {why}"
+    if weight is not None:
+        records = list(content.metric_records.values())
+        if len(records) != 1:
+            return f"{len(records)} metric records, not one"
+        return _objection_to_weight(weight, records[0].get(weight))
+    return ""
+
+
+def layout_of(content: RecordDict) -> Layout | None:
+    """Shapes by name of the one array record; None if there is none, or several."""
+    records: list[ArrayRecord] = list(content.array_records.values())
+    return {name: tuple(array.shape) for name, array in records[0].items()} if len(records) == 1 else None
+
+
+def _objection_to_values(array: Any) -> str:
+    try:
+        view = array.view() if isinstance(array, Array) else None
+        values = array.numpy() if view is None else view
+    except Exception as error:  # noqa: BLE001  whatever bytes a client sent
+        return f"cannot be read: {error}"
+    if tuple(values.shape) != tuple(array.shape):
+        return f"has the shape {values.shape} and claims {tuple(array.shape)}"
+    if values.dtype.kind not in "biufc":
+        return f"holds {values.dtype}, not numbers"
+    if values.dtype.kind in "fc" and not np.isfinite(values).all():
+        return "holds a NaN or an infinity"
+    return ""
+
+
+def _objection_to_weight(name: str, value: Any) -> str:
+    if value is None:
+        return f"no {name!r} among its metrics"
+    if isinstance(value, list) or not math.isfinite(value) or not 0 < value <= MAX_WEIGHT:
+        return f"{name} is {value}, allowed: above 0, at most {MAX_WEIGHT}"
+    return ""
+
+
+def _difference(found: Layout, expected: Layout) -> str:
+    for name in expected:
+        if name not in found:
+            return f"array {name!r} is missing"
+        if found[name] != expected[name]:
+            return f"array {name!r} has the shape {found[name]}, not {expected[name]}"
+    return f"array {next(name for name in found if name not in expected)!r} was not asked for"
+
+
+def _most_common(layouts: Sequence[Layout]) -> Layout | None:
+    if not layouts:
+        return None
+    counts = Counter(tuple(sorted(layout.items())) for layout in layouts)
+    most = max(counts.values())
+    return next(layout for layout in layouts if counts[tuple(sorted(layout.items()))] == most)
+
+
+def _innermost(strategy: Strategy) -> Strategy:
+    """The strategy that aggregates, behind those that wrap it."""
+    inner = getattr(strategy, "strategy", None)
+    return _innermost(inner) if isinstance(inner, Strategy) else strategy
+
+
+def _aggregates_as_flower(strategy: Strategy) -> bool:
+    return str(type(strategy).aggregate_train.__module__).startswith("flwr.")
