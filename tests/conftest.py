@@ -55,6 +55,7 @@ SMALL = (
     "engine=inprocess",
     "cohort_size=4",
     "num_rounds=2",
+    "client.schedule.name=constant",
     "evaluate_clients_every=1",
     "server.tensorboard=false",
 )

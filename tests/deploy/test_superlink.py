@@ -70,16 +70,13 @@ def test_two_rounds_on_real_supernodes_give_the_bits_of_the_simulation(
 ) -> None:
     # Every phase of a round starts processes and polls for seconds, so there are three: train, train, evaluate.
     few = ("dataset.clients=2", "cohort_size=2", "server=random", "evaluate_clients_every=2")
-    simulated = simulate(settings(*few, "engine.unit_size=1", "algorithm=scaffold", name="simulated"))
+    config = settings(*few, "engine.unit_size=1", "algorithm=scaffold", name="simulated")
+    simulated = simulate(config)
     partitions = simulated / "devices" / "partitions"
     deployed = tmp_path / "deployed"
-    overrides = {
-        "num_rounds": 2,
-        "evaluate_clients_every": 2,
-        "server.seeding": "random",
-        "algorithm": json.dumps({"_target_": "fl.algorithms.scaffold.build"}),
-        "model": json.dumps({"_target_": "fl.models.softmax.build"}),
-        "server.tensorboard": False,
+    known = app_config(repository)
+    overrides = {key: value for key, value in flatten(config).items() if key in known}
+    overrides |= {
         "run.dir": str(deployed),
         "run.registry": str(tmp_path / "registry"),
         "run.centre": str(simulated / "centre"),

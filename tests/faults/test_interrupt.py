@@ -33,7 +33,7 @@ def running(config: dict[str, Any], *more: str, rounds: int) -> Iterator[subproc
     dataset = [f"dataset.{key}={config['dataset'][key]}" for key in ("clients", "dimension", "classes")]
     folders = [f"run_dir={config['run_dir']}", f"registry_dir={config['registry_dir']}"]
     command = [FL, "simulate", "dataset=synthetic", *dataset, "cohort_size=4", "evaluate_clients_every=1"]
-    command += ["num_rounds=100000", "server.tensorboard=false", *folders, *more]
+    command += ["num_rounds=100000", "client.schedule.name=constant", "server.tensorboard=false", *folders, *more]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         lines, ends = Path(config["run_dir"]) / "metrics.jsonl", time.monotonic() + SECONDS
