@@ -168,6 +168,24 @@ def export(
     show(write(version, formats=format.split(","), output=output, registry=registry), as_json=as_json)
 
 
+@app.command(rich_help_panel=AROUND)
+def bench(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[suite=shapes|scale|overhead|cores|all] [bench.KEY=VALUE]...",
+            help="suite, output, and bench.repeats, rounds, only, pfl_python, fedjax_python, tolerance.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure our engine against Flower's own and other simulators, on the same work in one sitting."""
+    from experiments.bench.command import run_bench
+
+    raise typer.Exit(run_bench(overrides or [], as_json=as_json))
+
+
 def _say(kind: str, message: str) -> None:
     """One clear message on stderr, in colour on a terminal."""
     from rich.console import Console

@@ -61,7 +61,7 @@ FLOORS: dict[str, tuple[int, int]] = {
 # A heavy library -> its homes. The longest prefix wins here too, so that a home may be a single module.
 HOMES: dict[str, tuple[str, ...]] = {
     "ray": ("clients", "fl.serving"),
-    "flwr": ("fl.wire", "fl.foreign", "clients", "server"),
+    "flwr": ("fl.wire", "fl.foreign", "clients", "server", "experiments.bench.drivers"),
     "hydra": ("experiments", "conf"),
     "omegaconf": ("experiments", "conf"),
     "tensorboard": ("server.tracking",),
