@@ -68,7 +68,7 @@ def specialise(
         setting,
         parameters,
         [Job(client, Correction()) for client in clients],
-        options=setting.options.for_epochs(setting.personal_epochs),
+        options=setting.own_options,
         round=max(round, 1),
         purpose="personal",
     ):

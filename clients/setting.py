@@ -59,6 +59,7 @@ class Setting:
     states: StateStore
     personal: StateStore | None = None
     personal_epochs: int | None = None
+    personal_learning_rate: float | None = None
     sends: str = "fresh"
     weighting: str = "examples"
     max_update_norm: float | None = None
@@ -69,6 +70,11 @@ class Setting:
     def store(self) -> PartitionStore:
         """The private partitions, opened at first use."""
         return open_store(self.partitions)
+
+    @cached_property
+    def own_options(self) -> TrainingOptions:
+        """How a device trains for its own user: a schedule that ends at nothing must not end that too."""
+        return self.options.specialised(epochs=self.personal_epochs, learning_rate=self.personal_learning_rate)
 
     @cached_property
     def model(self) -> Parameters:
@@ -124,6 +130,7 @@ def open_setting(
         states=StateStore(states / "algorithm"),
         personal=StateStore(states / "personal") if keeps_personal else None,
         personal_epochs=client.get("personal_epochs"),
+        personal_learning_rate=client.get("personal_learning_rate"),
         sends=sends,
         weighting=weighting,
         max_update_norm=client.get("max_update_norm"),

@@ -78,9 +78,10 @@ class TrainingOptions:
             return self.local_steps
         return (self.local_epochs or 0) * math.ceil(num_examples / (self.batch_size or num_examples))
 
-    def for_epochs(self, epochs: int | None) -> TrainingOptions:
-        """The same with another number of epochs; None: unchanged."""
-        return self if epochs is None else replace(self, local_epochs=epochs, local_steps=None)
+    def specialised(self, *, epochs: int | None, learning_rate: float | None) -> TrainingOptions:
+        """The same with another number of epochs, and with a rate that is the same in every round; None: unchanged."""
+        options = self if epochs is None else replace(self, local_epochs=epochs, local_steps=None)
+        return options if learning_rate is None else replace(options, learning_rate=learning_rate, schedule=Schedule())
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ def _finish(setting: Setting, task: TrainTask, client: int, trained: Trained, st
     update = _release(setting, task, client, trained, delta=delta, extra=extra, base=task.version)
     if new_state:
         setting.states.save(client, new_state, round=task.round)
-    if setting.personal is not None and setting.personal_epochs is None:
+    if setting.personal is not None and setting.own_options == setting.options:
         # The same local model is the device's own, unless it trains for itself by other rules (see personal.use).
         personal.keep(setting, client, trained.end, task.parameters, version=task.version, round=task.round)
     return update

@@ -171,6 +171,7 @@ class Client:
     clip_norm: Annotated[float | None, "gradients are scaled down to this norm; null: never"]
     personal: Annotated[bool, "every device keeps a model of its own, specialised from the newest version"]
     personal_epochs: Annotated[int | None, "passes to specialise it; null: local_epochs"]
+    personal_learning_rate: Annotated[float | None, "its step size, in every round; null: learning_rate as scheduled"]
     sends: Annotated[str, "fresh: trained from the newest version; personal: its own model's progress"]
     max_update_norm: Annotated[float | None, "updates of a larger norm are refused; null: none is"]
 

@@ -82,6 +82,7 @@ RULES: tuple[Rule, ...] = (
     _or_null(_whole("dataset.max_server_test", 1)),
     _number("client.learning_rate", above=0),
     _or_null(_whole("client.personal_epochs", 1)),
+    _or_null(_number("client.personal_learning_rate", above=0)),
     _or_null(_number("client.max_update_norm", above=0)),
     _one_of("client.sends", ("fresh", "personal")),
     _whole("client.schedule.warmup_rounds", 0),

@@ -11,6 +11,7 @@ import pytest
 from clients import personal
 from clients.evaluation import measure
 from clients.setting import Setting
+from clients.training import Trained
 from clients.unit import answer
 from clients.updates import make_updates
 from experiments.run import simulate
@@ -41,7 +42,7 @@ def same(a: Parameters, b: Parameters) -> None:
 
 
 def test_fresh_training_leaves_its_model_on_the_device_with_its_version(devices: Devices, start: Parameters) -> None:
-    setting = devices(personal=True)
+    setting = devices(personal=True, personal_learning_rate=None)
     sent = update(setting, start, 1, round=3)
     own = personal.load(setting, 1, before=4)
     assert own is not None and own.version == 2
@@ -58,7 +59,7 @@ def test_without_personal_nothing_is_kept(devices: Devices, start: Parameters) -
 def test_a_device_picks_up_the_newest_version_at_its_next_use_and_the_lag_is_told(
     devices: Devices, start: Parameters
 ) -> None:
-    setting = devices(personal=True)
+    setting = devices(personal=True, personal_learning_rate=None)
     update(setting, start, 1, round=1)  # its own model comes from version 0
     newer = shifted(start, 0.1)
     used = personal.use(setting, EvaluateTask(5, 5, newer), [1, 2])
@@ -166,3 +167,17 @@ def test_reports_without_a_personal_model_have_no_gain() -> None:
     assert gain_of(plain) is None and personal_gain([plain]) == {}
     assert gain_of(own) == 0.5
     assert personal_gain([plain, own])["lag"] == 3.0
+
+
+def test_its_own_rate_is_the_same_in_every_round(devices: Devices, start: Parameters) -> None:
+    falling = {"name": "cosine", "decay": 1.0, "step_rounds": None, "minimum": 0.0, "warmup_rounds": 0}
+    scheduled = devices(personal=True, personal_learning_rate=None, schedule=falling)
+    own = devices(personal=True, personal_learning_rate=0.3, schedule=falling)
+
+    def moved(setting: Setting, round: int) -> float:
+        ((_, trained),) = personal.specialise(setting, start, [1], version=round, round=round)
+        assert isinstance(trained, Trained)
+        return trained.learning_rate
+
+    assert moved(scheduled, 2) < moved(scheduled, 1)
+    assert moved(own, 1) == moved(own, 2) == 0.3
