@@ -195,7 +195,7 @@ def _finish(
     final = dict(totals.metrics)
     if totals.model_sha256 and not final:
         plain = values(loop.evaluate(totals.parameters))
-        final = {**plain, **derived(plain)}
+        final = derived(plain)
     status = _status(stopped, totals)
     versions = history.committed()
     best = history.registry.best(history.run_id) if versions else None

@@ -7,11 +7,12 @@ from typing import Any
 
 from fl.messages import EvaluationReport
 from fl.metrics import Mean, merge, quantiles, values
+from fl.models.tasks import derived
 
 
 def over_clients(found: Sequence[EvaluationReport]) -> dict[str, Any]:
     """What is recorded of clients' own evaluations: quantiles over clients, and what their own models gained."""
-    by_client = [values(report.statistics) for report in found]
+    by_client = [derived(values(report.statistics)) for report in found]
     names = sorted({name for row in by_client for name in row})
     client_metrics = {name: quantiles([row[name] for row in by_client if name in row]) for name in names}
     return {"client_metrics": client_metrics, "personal": personal_gain(found)}

@@ -270,7 +270,7 @@ class RoundLoop:
         statistics = self.evaluate(parameters)
         plain, confusion = values(statistics), statistics.get("confusion")
         return {
-            "metrics": {**plain, **derived(plain)},
+            "metrics": derived(plain),
             "confusion": confusion if isinstance(confusion, Confusion) else None,
         }
 
