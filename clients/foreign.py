@@ -2,7 +2,8 @@
 
 A hand is one such process, or a Ray actor, behind a socket. Messages for a client go to its own hand, whose module may
 have cached the client's data, unless another is idle. What they share, a round's model, goes to a hand once. A hand
-that dies is replaced and the message it was at is tried once more; a client that ends two is quarantined.
+that dies is replaced and the message it was at is tried once more; one that hangs is replaced when others wait for it.
+A client that costs two hands is quarantined.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from fl.foreign.frames import Buffer, Frame
 MAIN = Path(frames.__file__).resolve().parent / "__main__.py"
 MAX_ATTEMPTS = 2
 CHUNK_SECONDS, MOST_IN_A_CHUNK = 0.05, 64
-"""Messages that a hand gets at a time: as many as it does in this time."""
+"""Messages that a hand gets at a time: as many as it does in this time, and fewer towards the end of a round."""
 
 GRACE_SECONDS = 2.0
 """How long a hand may be at a message that nobody waits for any more while others do wait."""
@@ -37,10 +38,10 @@ CRASHED = 8
 
 @dataclass(frozen=True)
 class Hand:
-    """A process of the app: the socket to it, and how to end it at once."""
+    """A process of the app: the socket to it, and how to end it, after the seconds it is given to end by itself."""
 
     socket: socket.socket
-    end: Callable[[], None]
+    end: Callable[[float], None]
 
 
 @dataclass
@@ -95,7 +96,9 @@ def process_hand(role: str, setting: Mapping[str, Any]) -> Hand:
     theirs.close()
     frames.send(ours, {**setting, "parent": os.getpid()})
 
-    def end() -> None:
+    def end(patience: float) -> None:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=patience)
         ours.close()
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -143,7 +146,7 @@ class Crew:
             job = Job(row, payload)
             self._jobs[job.id] = job
             if self._crashes.get(job.partition, 0) >= MAX_ATTEMPTS:
-                self._answer_for(job, "quarantined: it ended its process twice")
+                self._answer_for(job, "quarantined: it cost two processes")
             else:
                 self._workers[job.partition % len(self._workers)].queue.append(job)
         self._feed()
@@ -194,13 +197,13 @@ class Crew:
         for worker in self._workers:
             job = _current(worker)
             if job and job.abandoned is not None and time.monotonic() - job.abandoned >= GRACE_SECONDS:
-                self._replace(worker, late=True)
+                self._replace(worker)
         self._feed()
 
     def close(self) -> None:
         """End every hand."""
         for worker in self._workers:
-            worker.hand.end()
+            worker.hand.end(0.0)
         self._workers = []
 
     def _feed(self) -> None:
@@ -214,9 +217,8 @@ class Crew:
     def _next_jobs(self, worker: Worker) -> list[Job]:
         own = bool(worker.queue)
         queue = worker.queue if own else max((w.queue for w in self._workers), key=len)
-        size = int(min(MOST_IN_A_CHUNK, max(1.0, CHUNK_SECONDS / max(self._mean_seconds, 1e-6))))
-        if not own:
-            size = min(size, -(-len(queue) // 2))
+        fair = sum(len(w.queue) for w in self._workers) // (2 * len(self._workers))
+        size = int(max(1, min(MOST_IN_A_CHUNK, fair, CHUNK_SECONDS / max(self._mean_seconds, 1e-6))))
         return [queue.popleft() if own else queue.pop() for _ in range(min(size, len(queue)))]
 
     def _give(self, worker: Worker, jobs: Sequence[Job]) -> None:
@@ -250,25 +252,24 @@ class Crew:
         if job.abandoned is None:
             self._answers.append((header, buffers))
 
-    def _replace(self, worker: Worker, *, late: bool = False) -> None:
+    def _replace(self, worker: Worker) -> None:
         """A new hand for one that died, or is to; what it was at is tried again, or given up."""
         at = _current(worker)
         waiting = list(worker.running.values())
-        worker.hand.end()
+        worker.hand.end(0.0)
         if at is None and not worker.ready:
             raise ClientAppNotLoaded("the process that was to run the ClientApp ended while it loaded it\n")
         worker.hand, worker.ready, worker.running, worker.known = self._hire(), False, {}, set()
+        if at is not None:
+            at.attempts += 1
+            self._crashes[at.partition] = self._crashes.get(at.partition, 0) + 1
         for job in reversed(waiting):
             if job.abandoned is not None:
                 self._close(job)
-                continue
-            if job is at and not late:
-                job.attempts += 1
-                self._crashes[job.partition] = self._crashes.get(job.partition, 0) + 1
-                if job.attempts >= MAX_ATTEMPTS:
-                    self._answer_for(job, "the process that ran it died, twice")
-                    continue
-            worker.queue.appendleft(job)
+            elif job.attempts >= MAX_ATTEMPTS:
+                self._answer_for(job, "the process that ran it died, twice")
+            else:
+                worker.queue.appendleft(job)
 
     def _answer_for(self, job: Job, why: str) -> None:
         self._close(job)

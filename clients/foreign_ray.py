@@ -72,7 +72,7 @@ class RayHands:
         actor: Any = self._actors.remote(FOLDER, self._setting)
         threading.Thread(target=self._carry, args=(theirs, actor), daemon=True, name="hand").start()
 
-        def end() -> None:
+        def end(patience: float) -> None:
             ours.close()
             ray.kill(actor)
 

@@ -5,6 +5,7 @@ A state becomes durable with the round it belongs to, so that a run that goes on
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,6 +22,7 @@ class States:
 
     store: StateStore
     _newer: dict[int, Buffer] = field(default_factory=dict)
+    _leaving: Mapping[int, Buffer] = field(default_factory=dict)
     _kept: set[int] = field(default_factory=set)
 
     def resume(self, round: int) -> None:
@@ -30,8 +32,9 @@ class States:
 
     def get(self, client: int) -> Buffer | None:
         """A client's state, None for one that keeps none."""
-        if client in self._newer:
-            return self._newer[client]
+        for place in (self._newer, self._leaving):
+            if client in place:
+                return place[client]
         if client not in self._kept:
             return None
         found = self.store.load(client, before=2**31)
@@ -41,9 +44,16 @@ class States:
         """Keep what a client's message left behind."""
         self._newer[client] = state
 
-    def commit(self, round: int) -> None:
-        """Write what has changed since the last commit; it is to be called before the round becomes a version."""
-        for client, state in sorted(self._newer.items()):
-            self.store.save(client, {NAME: np.frombuffer(state, np.uint8)}, round=round)
-        self._kept |= self._newer.keys()
-        self._newer = {}
+    def prepare_commit(self, round: int) -> Callable[[], None]:
+        """Take hold of what has changed since the last commit; what is returned writes it, also in another thread.
+
+        It is to be done before the round becomes a version, and before this is called again.
+        """
+        self._kept |= self._leaving.keys()
+        leaving, self._leaving, self._newer = self._newer, self._newer, {}
+
+        def write() -> None:
+            for client, state in sorted(leaving.items()):
+                self.store.save(client, {NAME: np.frombuffer(state, np.uint8)}, round=round)
+
+        return write

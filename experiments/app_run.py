@@ -8,6 +8,7 @@ RUN/metrics.jsonl, summary.json, tensorboard/      where the app uses Strategy.s
 from __future__ import annotations
 
 import hashlib
+import json
 import selectors
 import sys
 import time
@@ -26,7 +27,7 @@ from experiments.app_spec import AppSpec
 from experiments.app_versions import Versions
 from experiments.engine import available_cores
 from experiments.run_folder import claimed_run_id, only_writer
-from fl.errors import AppFailed, BadInput, Interrupted
+from fl.errors import AppFailed, BadInput, MeadowError
 from fl.files import writable_folder, write_bytes
 from fl.foreign import frames
 from fl.foreign.frames import Frame
@@ -37,6 +38,9 @@ from server.records import Observer
 SETTINGS = "app.yaml"
 FIRST_NODE = 2
 """Flower keeps node ids 0 and 1 to itself; client 0 is node 2."""
+
+SECONDS_TO_LEAVE = 10.0
+"""What a ServerApp that is done has for its own exit handlers."""
 
 ENGINES = ("auto", "inprocess", "ray")
 
@@ -135,6 +139,7 @@ def _run(app: AppSpec, options: Options, run_dir: Path, config: Mapping[str, Any
             states=states,
             observer=_observer(),
             began=began,
+            go_on=_go_on(app, options, run_dir),
             extra={"engine_asked": options.engine, "num_actors": engine.size, "private_examples_read_by": "the app"},
         )
         resumed = versions.resume() if options.resume else None
@@ -142,8 +147,9 @@ def _run(app: AppSpec, options: Options, run_dir: Path, config: Mapping[str, Any
         header, buffers = resumed or (None, [])
         frames.send(server.socket, {"op": "start", "resume": header}, buffers)
         _to_its_end(server, crew, versions)
+        server.end(SECONDS_TO_LEAVE)
     finally:
-        server.end()
+        server.end(0.0)
         if crew is not None:
             crew.close()
         if engine is not None:
@@ -170,6 +176,14 @@ def _engine(options: Options, setting: Mapping[str, Any]) -> _Engine:
     if options.engine == "inprocess" and options.num_actors is None:
         size = 1
     return _Engine("inprocess", size, partial(process_hand, "client", setting), lambda: None)
+
+
+def _go_on(app: AppSpec, options: Options, run_dir: Path) -> list[str]:
+    """The command that resumes a run."""
+    settings = " ".join(f"{name}={json.dumps(value)}" for name, value in app.run_config.items())
+    command = ["fl", "app", "run", str(app.folder), "--num-clients", str(options.num_clients), "--seed"]
+    command += [str(options.seed), "--run-dir", str(run_dir), "--registry", str(options.registry_dir), "--resume"]
+    return [*command, "--run-config", settings] if settings else command
 
 
 def _observer() -> Observer:
@@ -217,7 +231,7 @@ def _to_its_end(server: Hand, crew: Crew, versions: Versions) -> None:
     try:
         with interrupts.named():
             _serve(server, crew, versions)
-    except (AppFailed, Interrupted) as failure:
+    except (MeadowError, OSError) as failure:
         stopped = failure
     except ClientAppNotLoaded as failure:
         print(failure, file=sys.stderr, end="")

@@ -8,8 +8,9 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ from clients.foreign_state import States
 from fl.files import write_bytes
 from fl.foreign.frames import Buffer
 from fl.metrics import quantiles
-from fl.parameters import Parameters, sha256
+from fl.parameters import Parameters
 from fl.registry import Registry, Version
 from fl.signature import Signature
-from server import interrupts
+from server.background import Background
 from server.records import CLIENT_COUNTS, PHASES, Observer, RoundRecord, RunRecord, RunSummary
+from server.tracking.files import FilesObserver
 
 UNKNOWN_SIGNATURE = Signature(task="classification", input_shape=(), input_dtype="float32", num_outputs=1)
 """Of a foreign model nothing is known but its parameters."""
@@ -33,7 +35,7 @@ NO_VERSIONS = "the app has a loop of its own, not Strategy.start: no versions, n
 
 @dataclass
 class Versions:
-    """The versions of one run of an app. ``config`` is what the run was started with."""
+    """The versions of one run of an app. ``config`` is what the run was started with, ``go_on`` what resumes it."""
 
     registry: Registry
     run_id: str
@@ -44,7 +46,10 @@ class Versions:
     observer: Observer
     began: float
     extra: Mapping[str, Any] = field(default_factory=dict)
+    go_on: Sequence[str] = ()
     _last: RoundRecord | None = None
+    _resumed: int | None = None
+    _commits: Background[RoundRecord] = field(default_factory=Background)
     started: bool = False
     _ready: float = 0.0
     _clients: dict[str, int] = field(default_factory=lambda: dict.fromkeys(CLIENT_COUNTS, 0))
@@ -60,10 +65,11 @@ class Versions:
         from server.history import record_of
 
         self.states.resume(last.round)
+        self._resumed = last.round
         for version in self.registry.versions(self.run_id):
             self._include(record_of(version))
         kept = self._state_path(last.round).read_bytes()
-        described, buffers = _npy(self.registry.parameters(last), order=last.manifest["model"]["arrays"])
+        described, buffers = _npy(self.registry.parameters(last))
         return {"round": last.round, "arrays": described}, [kept, *buffers]
 
     def begin(self, header: Mapping[str, Any], buffers: Sequence[Buffer]) -> None:
@@ -84,28 +90,42 @@ class Versions:
     def round(self, header: Mapping[str, Any], buffers: Sequence[Buffer]) -> None:
         """Make a round of the app a version, durably."""
         number = int(header["round"])
-        if self._last is not None and number <= self._last.round:
+        if self._resumed is not None and number <= self._resumed:
             return  # told again by an app that began again
+        self.settle()
+        self._commits.start(partial(self._commit, header, buffers, self.states.prepare_commit(number)))
+
+    def settle(self) -> None:
+        """Wait until the last round told is a version, and tell the observers; raises what its commit raised."""
+        record = self._commits.finish()
+        if record is not None:
+            self._include(record)
+            self.observer.on_round(record)
+
+    def _commit(
+        self, header: Mapping[str, Any], buffers: Sequence[Buffer], write_states: Callable[[], None]
+    ) -> RoundRecord:
+        """The commit itself, in a thread of its own, beside the next round."""
+        number = int(header["round"])
         kept, *arrays = buffers
         names = [name for name, _, _ in header["arrays"]]
         parameters = {name: np.load(io.BytesIO(npy)) for name, npy in zip(names, arrays, strict=True)}
         began = time.perf_counter()
         facts = self._facts(header)
-        with interrupts.deferred():
-            self.states.commit(number)
-            path = self._state_path(number)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_bytes(path, bytes(kept))
-            version = self._commit(parameters, number, header, facts)
-            self._state_path(number - 2).unlink(missing_ok=True)
-            facts["seconds"]["commit"] = time.perf_counter() - began
-            record = RoundRecord(round=number, version=version.name, model_sha256=sha256(parameters), **facts)
-            self._include(record)
-            self.observer.on_round(record)
+        write_states()
+        path = self._state_path(number)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, bytes(kept))
+        version = self._commit_version(parameters, number, facts)
+        self._state_path(number - 2).unlink(missing_ok=True)
+        facts["seconds"]["overlapped"] = time.perf_counter() - began
+        return RoundRecord(round=number, version=version.name, model_sha256=version.model_sha256, **facts)
 
     def end(self, stopped: BaseException | None) -> None:
         """The summary, whatever ended the run."""
+        self.settle()
         if not self.started:
+            self.observer = FilesObserver()  # there is nothing to look at but the summary
             self._tell_start(num_rounds=0, cohort_size=0, num_parameters=0)
         versions = self.registry.versions(self.run_id) if self.started else []
         best = self.registry.best(self.run_id) if versions else None
@@ -152,6 +172,8 @@ class Versions:
                 first_round=self._last.round if self._last else 0,
                 engine=self.engine,
                 num_parameters=num_parameters,
+                exportable=False,
+                go_on=self.go_on,
             )
         )
 
@@ -173,9 +195,7 @@ class Versions:
             "cohort": header["cohort"],
         }
 
-    def _commit(
-        self, parameters: Parameters, number: int, header: Mapping[str, Any], facts: Mapping[str, Any]
-    ) -> Version:
+    def _commit_version(self, parameters: Parameters, number: int, facts: Mapping[str, Any]) -> Version:
         own = {"metrics": facts["metrics"], "cohort": facts["cohort"]}
         fields = {
             "run_id": self.run_id,
@@ -183,7 +203,7 @@ class Versions:
             "config": self.config,
             "seed": self.config["seed"],
             "dataset": {"name": self._name},
-            "model": {"target": self.config["serverapp"], "arrays": [name for name, _, _ in header["arrays"]]},
+            "model": {"target": self.config["serverapp"]},
             "selection": selection(facts["metrics"]),
             "record": _plain({name: value for name, value in facts.items() if name not in own}),
             **own,
@@ -217,10 +237,10 @@ def selection(metrics: Mapping[str, float]) -> dict[str, str]:
     return {"metric": "accuracy", "direction": "max"}
 
 
-def _npy(parameters: Parameters, *, order: Sequence[str]) -> tuple[list[Any], list[Buffer]]:
+def _npy(parameters: Parameters) -> tuple[list[Any], list[Buffer]]:
     described, buffers = [], []
-    for name in order:
-        value, file = parameters[name], io.BytesIO()
+    for name, value in parameters.items():
+        file = io.BytesIO()
         np.save(file, value, allow_pickle=False)
         described.append([name, str(value.dtype), list(value.shape)])
         buffers.append(file.getvalue())

@@ -12,6 +12,7 @@ these processes over sockets, in frames, and never unpickles what they say.
     server    the ServerApp's side: loads the app and runs it on ``grid``
     grid      Flower's Grid, whose other end is the driver
     rounds    Strategy.start, with versions and resume
+    legacy    the old server, with one order of results
     guard     which replies may be aggregated
     state     what a strategy carries from round to round
 """

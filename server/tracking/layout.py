@@ -116,7 +116,7 @@ def made(run: RunRecord, summary: RunSummary, *, boxed: bool) -> RenderableType:
 
 
 def next_commands(run: RunRecord, summary: RunSummary, *, default_registry: Path | None) -> list[str]:
-    """Three commands worth typing next, quoted for a shell; to resume comes first where a run was cut short."""
+    """Commands worth typing next, quoted for a shell; to resume comes first where a run was cut short."""
     version = f"{run.run_id}:{'best' if summary.best else 'latest'}"
     elsewhere = default_registry is None or run.registry_dir.resolve() != default_registry.resolve()
     registry = ["--registry", shown(run.registry_dir)] if elsewhere else []
@@ -125,8 +125,10 @@ def next_commands(run: RunRecord, summary: RunSummary, *, default_registry: Path
         ["tensorboard", "--logdir", shown(run.run_dir / "tensorboard")],
         ["fl", "versions", "show", version, *registry],
     ]
+    if not run.exportable:
+        del commands[0]
     if summary.status in ("interrupted", "stopped by faults"):
-        commands = [["fl", "resume", shown(run.run_dir)], *commands[:2]]
+        commands = [list(run.go_on) or ["fl", "resume", shown(run.run_dir)], *commands[:2]]
     return [shlex.join(command) for command in commands]
 
 

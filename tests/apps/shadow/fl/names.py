@@ -1,0 +1,1 @@
+NAME = "the app's own fl"
