@@ -71,6 +71,7 @@ def simulated(tmp_path, algorithm, tau, num_rounds):
                 "client.batch_size=1",
                 "client.local_epochs=1",
                 f"client.learning_rate={LEARNING_RATE}",
+                "client.schedule.name=constant",
                 "server=random",
                 "server.weighting=uniform",
                 "server.tensorboard=false",
