@@ -6,6 +6,7 @@ import os
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,16 +67,14 @@ def run(command: Sequence[str], *, folder: Path, log: Path, environment: Mapping
         )
         root = psutil.Process(process.pid)
         try:
-            while True:
-                try:
+            while process.poll() is None:
+                seen |= {one.pid: one for one in _family(root)}
+                peak = max(peak, sum(_bytes(one) for one in seen.values()))
+                first = max(first, _most_resident(process.pid))
+                if time.perf_counter() - clock > timeout:
+                    process.kill()
+                with suppress(subprocess.TimeoutExpired):
                     process.wait(LOOK_SECONDS)
-                    break
-                except subprocess.TimeoutExpired:
-                    seen |= {one.pid: one for one in _family(root)}
-                    peak = max(peak, sum(_bytes(one) for one in seen.values()))
-                    first = max(first, _most_resident(process.pid))
-                    if time.perf_counter() - clock > timeout:
-                        process.kill()
             wall = time.perf_counter() - clock
         finally:
             _end([process, *seen.values()])

@@ -98,8 +98,8 @@ def _remarks(settings: Settings) -> Sequence[str]:
         if compares and python is None
     ]
     nothing = (
-        "A client that does nothing: ours takes a step on one example, a model of 50 numbers; a Flower app's sends back "
-        "what it got."
+        "A client that does nothing: our own takes a step on one example with a model of 50 numbers; a Flower app's "
+        "sends back what it got."
     )
     return [
         *left_out,

@@ -26,6 +26,7 @@ from fl.errors import BadInput
 from fl.parameters import Array
 
 PACKAGE = drivers.__name__
+FACTS = ("engine", "engine_reason", "num_actors", "training", "private_examples_read_by")
 FL = (sys.executable, "-c", "from experiments.cli import main; main()")
 
 
@@ -230,5 +231,5 @@ def _read_run(place: Place) -> Left:
         [float(line["seconds"]["total"]) for line in lines if line["round"] > 1],
         versions[1].path.stat().st_mtime,
         registry.parameters(versions[max(versions)]),
-        {name: summary.get(name) for name in ("engine", "engine_reason", "num_actors", "training", "seconds")},
+        {name: summary.get(name) for name in (*FACTS, "seconds")},
     )

@@ -35,7 +35,7 @@ class Workload:
 
 
 SHAPES = (
-    Workload("softmax", "softmax", clients=100, examples=100, cohort=10, rounds=30),
+    Workload("softmax", "softmax", clients=100, examples=100, cohort=10, rounds=30, learning_rate=0.03),
     Workload("2NN", "mlp", clients=100, examples=100, cohort=10, rounds=30),
     Workload("CNN", "cnn", clients=100, examples=50, cohort=10, rounds=10),
     # An example is a window of 80 characters, so 80 predictions: 20 of them are work enough for a client.
