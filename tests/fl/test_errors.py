@@ -11,7 +11,16 @@ import sys
 import pytest
 
 from fl import errors
-from fl.errors import AppFailed, BadInput, ClientFailed, CorruptFile, Interrupted, MeadowError, MissingExtra, StoppedByFaults
+from fl.errors import (
+    AppFailed,
+    BadInput,
+    ClientFailed,
+    CorruptFile,
+    Interrupted,
+    MeadowError,
+    MissingExtra,
+    StoppedByFaults,
+)
 
 FIELDS = {
     "key": "client.learning_rate",
