@@ -1,4 +1,4 @@
-"""A Ray cluster of several nodes gives the bits of one process. Ray's own test cluster: its nodes are processes here."""
+"""A Ray cluster of several nodes gives the bits of one process; the nodes of Ray's own test cluster are processes."""
 
 from collections.abc import Callable
 from pathlib import Path
