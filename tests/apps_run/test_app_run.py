@@ -21,6 +21,7 @@ from fl.registry import Registry
 
 APPS = Path(__file__).resolve().parent.parent / "apps"
 FLOWER_ENGINE = Path(__file__).with_name("flower_engine.py")
+FL = str(Path(sys.executable).with_name("fl"))
 DETERMINISTIC = {
     "strategy_start": "num-server-rounds=2",
     "queries": "",
@@ -114,10 +115,16 @@ def test_the_result_is_that_of_flowers_own_engine(run, app, tmp_path):
         capture_output=True,
     )
     theirs = json.loads(written.read_text())
-    if app in ("queries", "state_rollback"):  # no sums: every number is exact
-        assert ours == theirs
+    if app in ("queries", "state_rollback"):  # no sums: every number is exact, but Flower's nodes have no order
+        assert unordered(ours) == unordered(theirs)
     else:  # Flower adds up in the order in which replies come
         assert flattened(ours) == pytest.approx(flattened(theirs), rel=1e-5, abs=1e-7)
+
+
+def unordered(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: unordered(part) for name, part in value.items()}
+    return sorted(map(unordered, value), key=json.dumps) if isinstance(value, list) else value
 
 
 def flattened(value: Any, prefix: str = "") -> dict[str, float]:
@@ -176,26 +183,24 @@ def test_a_client_that_raises_keeps_the_state_it_had(run):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "what, reason",
-    [
-        ("nan", "array '0' holds a NaN or an infinity"),
-        ("shape", "array '0' has the shape (1,), not (3,)"),
-        ("extra", "array '1' was not asked for"),
-        ("text", "array '0' holds <U1, not numbers"),
-        ("zero", "num-examples is 0"),
-        ("negative", "num-examples is -5"),
-        ("weightless", "num-examples is nan"),
-    ],
-)
-def test_poisoned_replies_are_refused_with_the_reason(run, what, reason):
-    folder = run(what, f'what="{what}"', app="failing", clients=4)
+def test_poisoned_replies_are_refused_with_the_reason(run):
+    folder = run("poisoned", 'what="poison"', app="failing", clients=9)
+    reasons = {
+        2: "array '0' holds a NaN or an infinity",
+        3: "array '0' has the shape (1,), not (3,)",
+        4: "array '1' was not asked for",
+        5: "array '0' holds <U1, not numbers",
+        6: "num-examples is 0,",
+        7: "num-examples is -5,",
+        8: "num-examples is nan,",
+    }
     for line in lines(folder)[1:]:
-        assert line["clients"] == {"asked": 4, "answered": 3, "failed": 0, "refused": 1, "late": 0}
-        assert line["refused"][0]["client"] == 2 and reason in line["refused"][0]["reason"]
-    # As if client 2 had not been there: each round adds the mean of 1, 2 and 4.
-    (model,) = Registry(folder.parent / "registry").parameters(f"{what}:3").values()
-    assert model.tolist() == pytest.approx([7.0] * 3)
+        assert line["clients"] == {"asked": 9, "answered": 2, "failed": 0, "refused": 7, "late": 0}
+        refused = {row["client"]: row["reason"] for row in line["refused"]}
+        assert refused.keys() == reasons.keys() and all(reasons[client] in refused[client] for client in reasons)
+    # As if they had not been there: each round adds the mean of 1 and 2.
+    (model,) = Registry(folder.parent / "registry").parameters("poisoned:3").values()
+    assert model.tolist() == [4.5] * 3
 
 
 @pytest.mark.slow
@@ -233,21 +238,10 @@ def test_a_run_killed_in_a_round_goes_on_to_the_same_bits(run, tmp_path, strateg
     (tmp_path / "killed").touch()
     whole = run("whole", config + "3", app="strategy_start")
     (tmp_path / "killed").unlink()
-    command = [
-        "fl",
-        "app",
-        "run",
-        str(APPS / "strategy_start"),
-        "-n",
-        "5",
-        "--run-dir",
-        "cut",
-        "--registry",
-        "registry",
-    ]
-    command += ["--registry", "registry", "--num-actors", "2", "--run-config", config + "3"]
+    command = [FL, "app", "run", str(APPS / "strategy_start"), "-n", "5", "--run-dir", "cut", "--registry", "registry"]
+    command += ["--num-actors", "2", "--run-config", config + "3"]
     environment = {**os.environ, "APP_RESULT": str(tmp_path / "cut.json"), "OMP_NUM_THREADS": "1"}
-    first = subprocess.run([sys.executable, *command], env=environment, capture_output=True, timeout=120)
+    first = subprocess.run(command, env=environment, capture_output=True, timeout=120)
     assert first.returncode == -signal.SIGKILL
     assert [line["round"] for line in lines(tmp_path / "cut")] in ([0, 1], [0, 1, 2])
     cut = run("cut", config + "3", app="strategy_start", resume=True)
@@ -271,7 +265,7 @@ def test_states_of_clients_go_on_with_the_run(run, tmp_path):
 
 @pytest.mark.slow
 def test_the_processes_end_with_the_driver(run, tmp_path):
-    command = [sys.executable, "-m", "experiments.cli", "app", "run", str(APPS / "failing"), "-n", "4"]
+    command = [FL, "app", "run", str(APPS / "failing"), "-n", "4"]
     command += ["--run-dir", "gone", "--registry", "registry", "--run-config", 'what="hang"']
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as driver:
         deadline = time.monotonic() + 60
@@ -289,7 +283,7 @@ def test_the_processes_end_with_the_driver(run, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 130)])
 def test_an_interrupted_run_says_so_and_leaves_nothing(run, tmp_path, number, status):
-    command = [sys.executable, "-m", "experiments.cli", "app", "run", str(APPS / "failing"), "-n", "4"]
+    command = [FL, "app", "run", str(APPS / "failing"), "-n", "4"]
     command += ["--run-dir", "cut", "--registry", "registry", "--run-config", 'what="hang" rounds=50']
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as driver:
         while not (tmp_path / "cut" / "metrics.jsonl").exists():

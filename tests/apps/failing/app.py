@@ -10,15 +10,16 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
-server_app, client_app = ServerApp(), ClientApp()
+server_app = ServerApp()
+client_app = ClientApp()
 
 POISONS = {
-    "nan": lambda w: [np.full_like(w, np.nan)],
-    "shape": lambda w: [np.zeros(1)],
-    "extra": lambda w: [w, w],
-    "text": lambda w: [np.array(["a", "b", "c"])],
+    2: lambda w: [np.full_like(w, np.nan)],
+    3: lambda w: [np.zeros(1)],
+    4: lambda w: [w, w],
+    5: lambda w: [np.array(["a", "b", "c"])],
 }
-WEIGHTS = {"zero": 0, "negative": -5, "weightless": float("nan")}
+WEIGHTS = {6: 0, 7: -5, 8: float("nan")}
 
 
 @client_app.train()
@@ -33,8 +34,9 @@ def train(message: Message, context: Context) -> Message:
             time.sleep(1000)
         if what == "raise":
             raise ValueError("no")
-        arrays = POISONS.get(what, lambda _: arrays)(w)
-        weight = WEIGHTS.get(what, weight)
+    if what == "poison":
+        arrays = POISONS.get(partition, lambda _: arrays)(w)
+        weight = WEIGHTS.get(partition, weight)
     if what == "dtype":
         arrays = [a.astype(np.float32) for a in arrays]
     metrics = MetricRecord({"num-examples": weight})

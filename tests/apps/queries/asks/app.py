@@ -21,7 +21,8 @@ def counting(message: Message, context: Context, call_next):
     return reply
 
 
-server_app, client_app = ServerApp(), ClientApp(mods=[counting])
+server_app = ServerApp()
+client_app = ClientApp(mods=[counting])
 open_now = []
 
 
