@@ -37,12 +37,12 @@ def bench(settings: Settings, *, say: Callable[[str], None]) -> tuple[Report, Pa
     )
     about = reports.about(f"fl {shlex.join(sys.argv[1:])}", load=os.getloadavg()[0])
     rows: list[Row] = []
+    report = Report(rows, _remarks(settings), about, settings.bench.tolerance)
     for suite, part in plan:
         for number, (workload, systems) in enumerate(part, 1):
             place = folder / "logs" / f"{suite} {number}"
             rows += measure(workload, systems, repeats=settings.bench.repeats, folder=place, say=say)
-    report = Report(rows, _remarks(settings), about, settings.bench.tolerance)
-    reports.write(report, folder)
+            reports.write(report, folder)  # after each, so that a bench cut short has told what it found
     return report, folder
 
 

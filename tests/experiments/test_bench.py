@@ -213,14 +213,15 @@ def test_a_command_gets_one_thread_its_folder_and_its_environment_and_no_python_
     assert (tmp_path / "log").read_text().split() == [str(tmp_path), "1", "None", "y"]
 
 
-def stub(name: str, seconds: float, *, status: int = 0, ours: bool = False) -> System:
-    """A system whose rounds take ``seconds``, and which ends with an exit status."""
+def stub(name: str, seconds: float, *, status: int = 0, ours: bool = False, factor: float = 1) -> System:
+    """A system whose rounds take ``seconds``; it ends with an exit status and ``factor`` times the parameters."""
 
     def command(workload: Workload, place: Place) -> list[str]:
         rounds = record.Rounds()
         began = time.time()
         rounds.ends = [began + 1 + seconds * number for number in range(workload.rounds)]
-        rounds.save(tiny_task(place, workload), start_of(workload))
+        learnt = {name: factor * value for name, value in start_of(workload).items()}
+        rounds.save(tiny_task(place, workload), learnt)
         return python(f"import sys; print('a line of its log'); sys.exit({status})")
 
     return System(name, command, flower().read, lambda place: {}, ours=ours)
@@ -380,7 +381,10 @@ def test_a_bench_from_the_command_line(tmp_path, monkeypatch, capsys):
     out, err = capsys.readouterr()
     folder = Path(out.splitlines()[-1])
     assert "tiny: flower, 1 of 1" in err and "2x" in out and (folder / "report.json").is_file()
-    plan[0][1].append(stub("broken", 1.0, status=1))
+    plan[0][1].append(stub("strays", 1.0, factor=9))
+    assert cli.run(["bench", "suite=overhead", "bench.repeats=1"]) == 1
+    assert "DO NOT AGREE" in capsys.readouterr().out
+    plan[0][1][-1] = stub("broken", 1.0, status=1)
     assert cli.run(["bench", "suite=overhead", "bench.repeats=1", "output=there", "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert found["folder"] == str(tmp_path / "there") and len(found["rows"]) == 3
