@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -52,14 +53,15 @@ def test_help_shows_what_makes_a_run_first(fl):
 
 
 def test_help_answers_at_once():
-    """The console script itself, twice: the first may have to compile."""
-    seconds = []
-    for _ in range(2):
-        began = time.perf_counter()
+    """The console script itself, by the processor's clock: the wall's says how busy the machine is."""
+    used = []
+    for _ in range(3):  # the first may have to compile
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run([FL, "--help"], capture_output=True, text=True, check=True, timeout=60)
-        seconds.append(time.perf_counter() - began)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        used.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert "simulate" in done.stdout
-    assert min(seconds) < 1.5  # about 0.2 s where nothing else runs
+    assert min(used) < 0.5  # about 0.2 s where nothing else runs
 
 
 def test_nothing_heavy_is_imported_for_help():
@@ -146,7 +148,7 @@ def test_settings_are_printed_and_nothing_runs(fl):
     assert status == 0 and printed["seed"] == 7 and printed["model"]["_target_"] == "fl.models.table_mlp.build"
     assert "hydra" not in printed and not list(Path().iterdir())
     status, out, _ = fl("simulate", "--cfg", "job", "--package", "client.schedule")
-    assert "name: constant" in out and "learning_rate" not in out
+    assert "name: cosine" in out and "learning_rate" not in out
 
 
 def test_a_folder_of_ones_own_adds_choices(fl):
