@@ -65,7 +65,8 @@ def test_groups_are_the_folders():
 
 def test_every_choice_composes():
     """The first choice of every group together, then the second ...: whatever does not go together is seen later."""
-    columns = [[f"{group}={name}" for name in choices(group)] for group in GROUPS if group not in ("model", "dataset")]
+    free = [group for group in GROUPS if group not in ("model", "dataset", "experiment")]
+    columns = [[f"{group}={name}" for name in choices(group)] for group in free]
     datasets = [f"dataset={name}" for name in choices("dataset")]
     models = [f"model={name}" for name in choices("model") if name != "custom"]
     for chosen in zip_longest(*columns, datasets, models):
@@ -81,6 +82,12 @@ def test_every_choice_composes():
             "experiment",
             "schema",
         }
+
+
+@pytest.mark.parametrize("name", choices("experiment"))
+def test_every_experiment_composes(name):
+    settings = compose([f"experiment={name}"])
+    assert settings["num_rounds"] > 0 and settings["dataset"]["name"] in CATALOG
 
 
 @pytest.mark.parametrize("group", [group for group in GROUPS if group != "experiment"])
