@@ -23,7 +23,7 @@ APPS = Path(__file__).resolve().parent.parent / "apps"
 FLOWER_ENGINE = Path(__file__).with_name("flower_engine.py")
 FL = str(Path(sys.executable).with_name("fl"))
 DETERMINISTIC = {
-    "strategy_start": "num-server-rounds=2",
+    "strategy_start": "num-server-rounds=2 nodes=5",
     "queries": "",
     "module_cache": "",
     "legacy_numpy": "",

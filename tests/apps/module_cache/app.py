@@ -36,7 +36,7 @@ def train(message: Message, context: Context) -> Message:
 
 @server_app.main()
 def main(grid: Grid, context: Context) -> None:
-    strategy = FedAdam(fraction_evaluate=0.0)
+    strategy = FedAdam(fraction_evaluate=0.0, min_available_nodes=5)
     result = strategy.start(grid, ArrayRecord([np.zeros(3)]), num_rounds=context.run_config["rounds"])
     found = {
         "arrays": result.arrays.to_numpy_ndarrays()[0].tolist(),

@@ -29,7 +29,7 @@ losses, arrays = [], []
 
 
 def server_fn(context: Context) -> ServerAppComponents:
-    strategy = Kept(initial_parameters=ndarrays_to_parameters([np.zeros(4)]), min_available_clients=4)
+    strategy = Kept(initial_parameters=ndarrays_to_parameters([np.zeros(4)]), min_available_clients=5)
     config = ServerConfig(num_rounds=context.run_config["num-server-rounds"])
     return ServerAppComponents(strategy=strategy, config=config)
 

@@ -28,7 +28,9 @@ def main(grid: Grid, context: Context) -> None:
         with torch.no_grad():
             return MetricRecord({"loss": float(torch.nn.functional.mse_loss(net(x), y))})
 
-    strategy = getattr(strategies, config["strategy"])(fraction_train=config["fraction-train"], min_train_nodes=1)
+    strategy = getattr(strategies, config["strategy"])(
+        fraction_train=config["fraction-train"], min_train_nodes=1, min_available_nodes=config["nodes"]
+    )
     result = strategy.start(
         grid=grid,
         initial_arrays=ArrayRecord(net.state_dict()),
