@@ -8,7 +8,6 @@ RUN/metrics.jsonl, summary.json, tensorboard/      where the app uses Strategy.s
 from __future__ import annotations
 
 import hashlib
-import json
 import selectors
 import sys
 import time
@@ -76,6 +75,7 @@ def run_app(app: AppSpec, options: Options) -> Path:
         "num_clients": options.num_clients,
         "seed": options.seed,
         "run_config": dict(app.run_config),
+        "registry": str(options.registry_dir.expanduser().resolve()),
     }
     with only_writer(run_dir, key="--run-dir"), interrupts.handled():
         fresh = _settle(run_dir, config, resume=options.resume)
@@ -86,6 +86,20 @@ def run_app(app: AppSpec, options: Options) -> Path:
                 (run_dir / SETTINGS).unlink(missing_ok=True)
             raise
     return run_dir
+
+
+def resume_app(run_dir: Path) -> Path:
+    """Go on behind the last version of the app's run in ``run_dir``, as it was started; returns the folder."""
+    before = yaml.safe_load((run_dir / SETTINGS).read_text())
+    app = AppSpec(Path(before["folder"]), before["serverapp"], before["clientapp"], before["run_config"])
+    options = Options(
+        num_clients=before["num_clients"],
+        run_dir=run_dir,
+        registry_dir=Path(before["registry"]),
+        seed=before["seed"],
+        resume=True,
+    )
+    return run_app(app, options)
 
 
 def _check(options: Options) -> None:
@@ -100,7 +114,7 @@ def _settle(run_dir: Path, config: Mapping[str, Any], *, resume: bool) -> bool:
     """Write down what is run, or find that it is what was run before; True for a new run."""
     path = run_dir / SETTINGS
     if path.exists() != resume:
-        allowed = f"a new folder; go on with: --resume --run-dir {run_dir}" if not resume else "a folder with a run"
+        allowed = f"a new folder; go on with: fl resume {run_dir}" if not resume else "a folder with a run"
         raise BadInput(key="--run-dir", got=str(run_dir), allowed=allowed)
     if not resume:
         write_bytes(path, yaml.safe_dump(dict(config), sort_keys=False).encode())
@@ -113,7 +127,7 @@ def _settle(run_dir: Path, config: Mapping[str, Any], *, resume: bool) -> bool:
 
 
 def _run(app: AppSpec, options: Options, run_dir: Path, config: Mapping[str, Any], began: float) -> None:
-    registry = Registry(writable_folder(options.registry_dir.resolve(), key="--registry"))
+    registry = Registry(writable_folder(Path(config["registry"]), key="--registry"))
     setting = {
         "folder": str(app.folder),
         "serverapp": app.serverapp,
@@ -139,7 +153,6 @@ def _run(app: AppSpec, options: Options, run_dir: Path, config: Mapping[str, Any
             states=states,
             observer=_observer(),
             began=began,
-            go_on=_go_on(app, options, run_dir),
             extra={"engine_asked": options.engine, "num_actors": engine.size, "private_examples_read_by": "the app"},
         )
         resumed = versions.resume() if options.resume else None
@@ -176,14 +189,6 @@ def _engine(options: Options, setting: Mapping[str, Any]) -> _Engine:
     if options.engine == "inprocess" and options.num_actors is None:
         size = 1
     return _Engine("inprocess", size, partial(process_hand, "client", setting), lambda: None)
-
-
-def _go_on(app: AppSpec, options: Options, run_dir: Path) -> list[str]:
-    """The command that resumes a run."""
-    settings = " ".join(f"{name}={json.dumps(value)}" for name, value in app.run_config.items())
-    command = ["fl", "app", "run", str(app.folder), "--num-clients", str(options.num_clients), "--seed"]
-    command += [str(options.seed), "--run-dir", str(run_dir), "--registry", str(options.registry_dir), "--resume"]
-    return [*command, "--run-config", settings] if settings else command
 
 
 def _observer() -> Observer:

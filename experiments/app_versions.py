@@ -35,7 +35,7 @@ NO_VERSIONS = "the app has a loop of its own, not Strategy.start: no versions, n
 
 @dataclass
 class Versions:
-    """The versions of one run of an app. ``config`` is what the run was started with, ``go_on`` what resumes it."""
+    """The versions of one run of an app. ``config`` is what the run was started with."""
 
     registry: Registry
     run_id: str
@@ -46,7 +46,6 @@ class Versions:
     observer: Observer
     began: float
     extra: Mapping[str, Any] = field(default_factory=dict)
-    go_on: Sequence[str] = ()
     _last: RoundRecord | None = None
     _resumed: int | None = None
     _commits: Background[RoundRecord] = field(default_factory=Background)
@@ -173,7 +172,6 @@ class Versions:
                 engine=self.engine,
                 num_parameters=num_parameters,
                 exportable=False,
-                go_on=self.go_on,
             )
         )
 

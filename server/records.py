@@ -19,7 +19,6 @@ class RunRecord:
     """Known before the first round. ``first_round`` is 0 for a new run, the first one to do for a resumed run.
 
     exportable   whether its versions can be rebuilt as models: those of a foreign app cannot
-    go_on        the command that resumes the run; empty: fl resume
     """
 
     run_id: str
@@ -36,7 +35,6 @@ class RunRecord:
     num_parameters: int
     partition_picture: Path | None = None
     exportable: bool = True
-    go_on: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

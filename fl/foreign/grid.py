@@ -50,7 +50,7 @@ class AppGrid(Grid):
         self._changed = threading.Condition()
         self._open: dict[str, Message] = {}
         self._replies: dict[str, Message] = {}
-        self._given: set[str] = set()
+        self._sent = 0
         self._seen: Counter[tuple[int, str]] = Counter()
 
     def listen(self) -> None:
@@ -163,8 +163,8 @@ class AppGrid(Grid):
             key = (metadata.dst_node_id, metadata.message_type)
             ordinal = self._seen[key]
             self._seen[key] += 1
-            message_id = f"{len(self._given) + 1:032x}"
-            self._given.add(message_id)
+            self._sent += 1
+            message_id = f"{self._sent:032x}"
             metadata.__dict__["_message_id"] = message_id
             # What the reply is to: the instruction as it is now, without its content.
             copied = Metadata(

@@ -128,7 +128,7 @@ def next_commands(run: RunRecord, summary: RunSummary, *, default_registry: Path
     if not run.exportable:
         del commands[0]
     if summary.status in ("interrupted", "stopped by faults"):
-        commands = [list(run.go_on) or ["fl", "resume", shown(run.run_dir)], *commands[:2]]
+        commands = [["fl", "resume", shown(run.run_dir)], *commands[:2]]
     return [shlex.join(command) for command in commands]
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from experiments.app_run import Options, run_app
 from experiments.app_spec import AppSpec, read_app
+from experiments.resume import resume
 from fl.errors import AppFailed, BadInput
 from fl.registry import Registry
 
@@ -233,7 +234,7 @@ def test_an_app_that_raises_ends_the_run_with_its_own_traceback(run, capfd):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["FedAvg", "FedAdam"])
-def test_a_run_killed_in_a_round_goes_on_to_the_same_bits(run, tmp_path, strategy):
+def test_a_run_killed_in_a_round_goes_on_to_the_same_bits(run, tmp_path, monkeypatch, strategy):
     config = f'strategy="{strategy}" draws=true fraction-train=0.6 num-server-rounds=4 kill-at-round='
     (tmp_path / "killed").touch()
     whole = run("whole", config + "3", app="strategy_start")
@@ -244,7 +245,8 @@ def test_a_run_killed_in_a_round_goes_on_to_the_same_bits(run, tmp_path, strateg
     first = subprocess.run(command, env=environment, capture_output=True, timeout=120)
     assert first.returncode == -signal.SIGKILL
     assert [line["round"] for line in lines(tmp_path / "cut")] in ([0, 1], [0, 1, 2])
-    cut = run("cut", config + "3", app="strategy_start", resume=True)
+    monkeypatch.setenv("APP_RESULT", str(tmp_path / "cut.json"))
+    cut = resume(tmp_path / "cut")
     assert summary(cut)["model_sha256"] == summary(whole)["model_sha256"]
     assert result(cut) == result(whole)
     untimed = [
@@ -291,7 +293,7 @@ def test_an_interrupted_run_says_so_and_leaves_nothing(run, tmp_path, number, st
         children = [int(pid) for pid in children_of(driver.pid)]
         driver.send_signal(number)
         _, err = driver.communicate(timeout=30)
-    assert driver.returncode == status and "--resume" in err
+    assert driver.returncode == status and "fl resume" in err
     assert summary(tmp_path / "cut")["status"] == "interrupted"
     assert not any(alive(pid) for pid in children)
 
@@ -330,7 +332,7 @@ def test_objects_instead_of_a_folder(run, tmp_path, monkeypatch):
 def test_a_folder_is_not_run_over(run, tmp_path):
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "app.yaml").write_text("app: other\n")
-    with pytest.raises(BadInput, match="--resume"):
+    with pytest.raises(BadInput, match="fl resume"):
         run("taken", app="module_cache")
     with pytest.raises(BadInput, match="as the run began"):
         run("taken", app="module_cache", resume=True)
