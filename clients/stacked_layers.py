@@ -1,18 +1,18 @@
 """Layers of several clients at once: every parameter has a leading client axis, and every input too.
 
-A Linear layer of C clients is one batched matrix product. Its backward updates the weights in place as it goes,
+A Linear layer of C clients is one batched matrix product. On the way back it moves its weights in place as it goes,
 
     W.baddbmm_(dY^T, X, beta=1 - lr * wd, alpha=-lr)
 
-which is gradient, weight decay and SGD step in one pass: no weight gradient is ever stored. Activations and other
-layers without parameters are applied as they are, with clients and examples in one axis.
+which is gradient, weight decay and SGD step in one pass: no weight gradient is ever stored. The usual layers know
+their own derivative; autograd differentiates the others, each by itself. Layers without parameters are applied as
+they are, with clients and examples in one axis.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +61,14 @@ class Step:
             add_gradient(weight, 1.0 - self.rate * (self.weight_decay + self.proximal), -self.rate)
             self._correct(name, weight, weight, -self.rate)
 
+    def apply_gradient(self, name: str, weight: Tensor, gradient: Tensor) -> None:
+        """``apply`` of a gradient that is there."""
+        self.apply(
+            name,
+            weight,
+            lambda target, beta, alpha: (target if beta == 1.0 else target.mul_(beta)).add_(gradient, alpha=alpha),
+        )
+
     def _correct(self, name: str, target: Tensor, weight: Tensor, alpha: float) -> None:
         if self.proximal:
             target.add_(self.start[name], alpha=-self.proximal * alpha)
@@ -68,163 +76,186 @@ class Step:
             target.add_(self.constant[name][: len(weight)], alpha=alpha)
 
 
-class _Linear(torch.autograd.Function):
-    """y = x W^T + b for each client; backward moves W and b. ``token`` makes autograd call it for the first layer."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, token: Tensor, weight: Tensor, bias: Tensor | None, layer: StackedLinear
-    ) -> Tensor:
-        flat = x if x.dim() == 3 else x.flatten(1, -2)
-        ctx.save_for_backward(flat)
-        ctx.layer, ctx.weight, ctx.bias, ctx.shape = layer, weight, bias, x.shape
-        y = torch.bmm(flat, weight.mT) if bias is None else torch.baddbmm(bias.unsqueeze(1), flat, weight.mT)
-        return y if x.dim() == 3 else y.reshape(*x.shape[:-1], weight.shape[1])
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (flat,) = ctx.saved_tensors
-        layer, weight, bias = ctx.layer, ctx.weight, ctx.bias
-        dy = gradients[0].reshape(*flat.shape[:2], weight.shape[1])
-        dx = torch.bmm(dy, weight).reshape(ctx.shape) if ctx.needs_input_grad[0] else None
-        step = layer.step
-        step.apply(layer.name("weight"), weight, lambda t, beta, alpha: t.baddbmm_(dy.mT, flat, beta=beta, alpha=alpha))
-        if bias is not None:
-            db = dy.sum(1)
-            step.apply(layer.name("bias"), bias, lambda t, beta, alpha: t.mul_(beta).add_(db, alpha=alpha))
-        return dx, None, None, None, None
-
-
 class Stacked:
-    """One layer of a stack: takes (k, B, ...), the first k clients' batches."""
+    """One layer of a stack. ``differentiable``: something before it learns, so that it has to pass gradients on."""
 
-    def __init__(self, prefix: str, arrays: dict[str, Tensor], step: Step) -> None:
-        self.prefix, self.arrays, self.step = prefix, arrays, step
+    learns = False
+    differentiable = False
 
-    def name(self, parameter: str) -> str:
-        """The name of a parameter in the model."""
-        return f"{self.prefix}.{parameter}" if self.prefix else parameter
-
-    def __call__(self, x: Tensor, token: Tensor) -> Tensor:
-        """(k, B, ...) -> (k, B, ...)."""
+    def forward(self, x: Tensor) -> Tensor:
+        """(k, B, ...) -> (k, B, ...), the first k clients' batches; keeps what ``backward`` needs."""
         raise TypeError("an abstract layer")
 
-    def finish(self) -> None:
-        """After backward: move what did not move itself."""
+    def backward(self, dy: Tensor) -> Tensor:
+        """Move the parameters, if any; the gradient of the input, which nobody reads unless ``differentiable``."""
+        raise TypeError("an abstract layer")
 
 
 class StackedLinear(Stacked):
-    """nn.Linear: weight (C, out, in), bias (C, out)."""
+    """nn.Linear: weight (C, out, in), bias (C, out) or none."""
 
-    def __call__(self, x: Tensor, token: Tensor) -> Tensor:
-        """(k, B, ..., in) -> (k, B, ..., out)."""
-        k, bias = len(x), self.arrays.get(self.name("bias"))
-        out: Tensor = _Linear.apply(  # type: ignore[no-untyped-call]
-            x, token, self.arrays[self.name("weight")][:k], None if bias is None else bias[:k], self
-        )
-        return out
-
-
-class _WithGradients(Stacked):
-    """A layer whose few parameters keep their gradients until ``finish`` moves them."""
+    learns = True
 
     def __init__(self, prefix: str, arrays: dict[str, Tensor], step: Step) -> None:
-        super().__init__(prefix, arrays, step)
-        self._leaves: dict[str, Tensor] = {}
+        self.step = step
+        self.names = _name(prefix, "weight"), _name(prefix, "bias")
+        self.weight, self.bias = arrays[self.names[0]], arrays.get(self.names[1])
 
-    def leaf(self, parameter: str, k: int) -> Tensor | None:
-        """The first k clients' values of a parameter, as a leaf that collects a gradient."""
-        name = self.name(parameter)
-        if name not in self.arrays:
-            return None
-        self._leaves[name] = self.arrays[name][:k].detach().requires_grad_()
-        return self._leaves[name]
+    def forward(self, x: Tensor) -> Tensor:
+        """(k, B, ..., in) -> (k, B, ..., out): y = x W^T + b."""
+        k = len(x)
+        self.x = flat = x if x.dim() == 3 else x.flatten(1, -2)
+        weight = self.weight[:k].mT
+        y = torch.bmm(flat, weight) if self.bias is None else torch.baddbmm(self.bias[:k].unsqueeze(1), flat, weight)
+        return y if x.dim() == 3 else y.reshape(*x.shape[:-1], y.shape[-1])
 
-    def finish(self) -> None:
-        """Move the parameters by the gradients that backward left."""
-        with torch.no_grad():
-            for name, leaf in self._leaves.items():
-                gradient = leaf.grad
-                if gradient is not None:
-                    weight = self.arrays[name][: len(leaf)]
-                    self.step.apply(name, weight, lambda t, beta, alpha, g=gradient: t.mul_(beta).add_(g, alpha=alpha))  # type: ignore[misc]
-        self._leaves = {}
+    def backward(self, dy: Tensor) -> Tensor:
+        """dx = dy W, before W and b move."""
+        x, k, shape = self.x, len(dy), dy.shape
+        if dy.dim() != 3:
+            dy = dy.reshape(*x.shape[:2], -1)
+        weight = self.weight[:k]
+        dx = torch.bmm(dy, weight) if self.differentiable else dy
+        if len(shape) != 3 and self.differentiable:
+            dx = dx.reshape(*shape[:-1], dx.shape[-1])
+        self.step.apply(
+            self.names[0], weight, lambda target, beta, alpha: target.baddbmm_(dy.mT, x, beta=beta, alpha=alpha)
+        )
+        if self.bias is not None:
+            self.step.apply_gradient(self.names[1], self.bias[:k], dy.sum(1))
+        return dx
 
 
-class StackedLayerNorm(_WithGradients):
-    """nn.LayerNorm over the last axes, with a scale and shift a client."""
+class StackedReLU(Stacked):
+    """nn.ReLU."""
 
-    def __init__(self, module: nn.LayerNorm, prefix: str, arrays: dict[str, Tensor], step: Step) -> None:
-        super().__init__(prefix, arrays, step)
-        self.shape, self.eps = module.normalized_shape, module.eps
-
-    def __call__(self, x: Tensor, token: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Same shape."""
-        y = nn.functional.layer_norm(x, self.shape, eps=self.eps)
-        weight, bias = self.leaf("weight", len(x)), self.leaf("bias", len(x))
-        between = (len(x), *(1,) * (x.dim() - 1 - len(self.shape)), *self.shape)
-        y = y if weight is None else y * weight.reshape(between)
-        return y if bias is None else y + bias.reshape(between)
+        self.y = x.relu()
+        return self.y
 
-
-class StackedEmbedding(_WithGradients):
-    """nn.Embedding: one table (C x vocabulary, width) that a client's tokens index at its own offset."""
-
-    def __call__(self, x: Tensor, token: Tensor) -> Tensor:
-        """(k, B, ...) tokens -> (k, B, ..., width)."""
-        weight = self.leaf("weight", len(x))
-        assert weight is not None
-        offset = torch.arange(len(x)).reshape(len(x), *(1,) * (x.dim() - 1)) * weight.shape[1]
-        return nn.functional.embedding(x + offset, weight.reshape(-1, weight.shape[2]))
-
-
-class Rowwise(Stacked):
-    """A layer without parameters, applied to clients and examples in one axis."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__("", {}, Step(0.0))
-        self.module = module
-
-    def __call__(self, x: Tensor, token: Tensor) -> Tensor:
-        """As the module does to each example."""
-        out: Tensor = self.module(x.reshape(-1, *x.shape[2:]))
-        return out.reshape(*x.shape[:2], *out.shape[1:])
+    def backward(self, dy: Tensor) -> Tensor:
+        """Nothing where the output is zero."""
+        dx: Tensor = torch.ops.aten.threshold_backward(dy, self.y, 0)
+        return dx
 
 
 class StackedFlatten(Stacked):
     """nn.Flatten of each example."""
 
-    def __init__(self) -> None:
-        super().__init__("", {}, Step(0.0))
-
-    def __call__(self, x: Tensor, token: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """(k, B, ...) -> (k, B, features)."""
-        return x.reshape(*x.shape[:2], -1)
+        self.shape = x.shape
+        return x.flatten(2)
+
+    def backward(self, dy: Tensor) -> Tensor:
+        """The shape that came in."""
+        return dy.reshape(self.shape)
 
 
 class StackedDropout(Stacked):
     """nn.Dropout: each client draws its own mask from its own generator, as it would by itself."""
 
     def __init__(self, probability: float, generators: Sequence[torch.Generator], sizes: list[int]) -> None:
-        super().__init__("", {}, Step(0.0))
         self.keep, self.generators, self.sizes = 1.0 - probability, generators, sizes
 
-    def __call__(self, x: Tensor, token: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Same shape; ``sizes`` are the clients' true batch sizes of this step."""
         mask = torch.zeros_like(x)
         for row, size, generator in zip(mask, self.sizes, self.generators, strict=False):
             row[:size].copy_(torch.empty_like(row[:size]).bernoulli_(self.keep, generator=generator))
-        return x * mask.div_(self.keep) if self.keep else x * mask
+        self.mask = mask.div_(self.keep) if self.keep else mask
+        return x * self.mask
+
+    def backward(self, dy: Tensor) -> Tensor:
+        """Through the same mask."""
+        return dy * self.mask
 
 
-Layers: TypeAlias = list[tuple[str, nn.Module]]
+class _Differentiated(Stacked):
+    """A layer that autograd differentiates, by itself: ``compute`` says what it does."""
+
+    def __init__(self, prefix: str, arrays: dict[str, Tensor], step: Step) -> None:
+        self.step = step
+        self.parameters = {
+            part: (name, arrays[name]) for part in ("weight", "bias") if (name := _name(prefix, part)) in arrays
+        }
+        self.learns = bool(self.parameters)
+
+    def compute(self, x: Tensor, parameters: dict[str, Tensor]) -> Tensor:
+        """The output from the input and the first k clients' parameters, by their names in the layer."""
+        raise TypeError("an abstract layer")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As ``compute``; nothing is recorded where nothing will be asked for."""
+        leaves = {part: value[: len(x)].detach() for part, (_, value) in self.parameters.items()}
+        self.inputs = [x.detach()] if self.differentiable else []
+        for leaf in (*self.inputs, *leaves.values()):
+            leaf.requires_grad_()
+        with torch.set_grad_enabled(self.learns or self.differentiable):
+            self.out = self.compute(self.inputs[0] if self.inputs else x, leaves)
+        self.inputs += leaves.values()
+        return self.out.detach()
+
+    def backward(self, dy: Tensor) -> Tensor:
+        """By autograd, through this layer alone."""
+        if not self.inputs:
+            return dy
+        gradients = list(torch.autograd.grad(self.out, self.inputs, dy))
+        dx = gradients.pop(0) if self.differentiable else dy
+        for (name, value), gradient in zip(self.parameters.values(), gradients, strict=True):
+            self.step.apply_gradient(name, value[: len(dy)], gradient)
+        return dx
+
+
+class StackedLayerNorm(_Differentiated):
+    """nn.LayerNorm over the last axes, with a scale and shift a client."""
+
+    def __init__(self, module: nn.LayerNorm, prefix: str, arrays: dict[str, Tensor], step: Step) -> None:
+        super().__init__(prefix, arrays, step)
+        self.shape, self.eps = module.normalized_shape, module.eps
+
+    def compute(self, x: Tensor, parameters: dict[str, Tensor]) -> Tensor:
+        """Same shape."""
+        y = nn.functional.layer_norm(x, self.shape, eps=self.eps)
+        between = (len(x), *(1,) * (x.dim() - 1 - len(self.shape)), *self.shape)
+        if "weight" in parameters:
+            y = y * parameters["weight"].reshape(between)
+        return y + parameters["bias"].reshape(between) if "bias" in parameters else y
+
+
+class StackedEmbedding(_Differentiated):
+    """nn.Embedding: one table (C x vocabulary, width) that a client's tokens index at its own offset."""
+
+    def compute(self, x: Tensor, parameters: dict[str, Tensor]) -> Tensor:
+        """(k, B, ...) tokens -> (k, B, ..., width)."""
+        weight = parameters["weight"]
+        offset = torch.arange(len(x)).reshape(len(x), *(1,) * (x.dim() - 1)) * weight.shape[1]
+        return nn.functional.embedding(x + offset, weight.reshape(-1, weight.shape[2]))
+
+
+class Rowwise(_Differentiated):
+    """A layer without parameters, applied to clients and examples in one axis."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__("", {}, Step(0.0))
+        self.module = module
+
+    def compute(self, x: Tensor, parameters: dict[str, Tensor]) -> Tensor:
+        """As the module does to each example."""
+        out: Tensor = self.module(x.reshape(-1, *x.shape[2:]))
+        return out.reshape(*x.shape[:2], *out.shape[1:])
+
+
+def _name(prefix: str, parameter: str) -> str:
+    return f"{prefix}.{parameter}" if prefix else parameter
 
 
 def flat_layers(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
     """The leaves of nested nn.Sequential, in order, with their names in the state dict."""
     if type(module) is nn.Sequential:
         for name, child in module.named_children():
-            yield from flat_layers(child, f"{prefix}.{name}" if prefix else name)
+            yield from flat_layers(child, _name(prefix, name))
     else:
         yield prefix, module
 
@@ -268,6 +299,7 @@ def stack(
     dropping = any(isinstance(layer, nn.Dropout) for _, layer in flat_layers(module))
     generators = draws() if dropping else ()
     for prefix, layer in flat_layers(module):
+        learnt_before = any(before.learns for before in layers)
         match layer:
             case nn.Linear():
                 layers.append(StackedLinear(prefix, arrays, step))
@@ -277,8 +309,11 @@ def stack(
                 layers.append(StackedEmbedding(prefix, arrays, step))
             case nn.Flatten():
                 layers.append(StackedFlatten())
+            case nn.ReLU():
+                layers.append(StackedReLU())
             case nn.Dropout():
                 layers.append(StackedDropout(layer.p, generators, sizes))
             case _:
                 layers.append(Rowwise(layer))
+        layers[-1].differentiable = learnt_before
     return layers

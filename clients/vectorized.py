@@ -8,6 +8,7 @@ path to rounding (tests hold 1e-5 relative); the same unit gives the same bits e
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -61,53 +62,60 @@ def train_stacked(
     ``corrections`` share one ``proximal``. Batches and dropout come from the same addresses as there.
     """
     rate = options.learning_rate * options.schedule.factor(round)
-    orders = [
-        batch_order(len(e.y), options, generator(seed, purpose=f"{purpose}/shuffle", round=round, client=c))
+    plans = [
+        plan(len(e.y), options, generator(seed, purpose=f"{purpose}/shuffle", round=round, client=c))
         for e, c in zip(examples, clients, strict=True)
     ]
-    ranks = sorted(range(len(clients)), key=lambda i: -len(orders[i]))
+    ranks = sorted(range(len(clients)), key=lambda i: -len(plans[i].sizes))
     stacked = _copies(start, len(clients))
     step = _step(start, stacked, [corrections[i] for i in ranks], options, rate)
     sizes: list[int] = []
     draws = partial(_generators, seed, purpose, round, [clients[i] for i in ranks])
     layers = stack(module, stacked, step, draws, sizes)
-    together = Examples(*(np.concatenate([getattr(examples[i], part) for i in ranks]) for part in ("x", "y")))
-    offsets = np.cumsum([0, *(len(examples[i].y) for i in ranks)])
-    losses = torch.zeros(len(clients), dtype=torch.float64)
-    token = torch.zeros((), requires_grad=True)
-    plan = [orders[i] for i in ranks]
-    for first in range(0, len(plan[0]), STEPS_AT_ONCE):
-        for inputs, targets, counts in _batches(together, signature, offsets, plan, first):
+    learning = layers[next(i for i, layer in enumerate(layers) if layer.learns) :]
+    losses = torch.zeros(len(plans[ranks[0]].sizes), len(clients), dtype=torch.float64)
+    with torch.no_grad():
+        steps = _batches([examples[i] for i in ranks], signature, [plans[i] for i in ranks])
+        for number, (inputs, targets, counts) in enumerate(steps):
             sizes[:] = counts
             outputs = inputs
             for layer in layers:
-                outputs = layer(outputs, token)
-            gradient, each = _loss_gradient(signature, outputs, targets, counts)
-            torch.autograd.backward(outputs, gradient)
-            for layer in layers:
-                layer.finish()
-            losses[: len(counts)] += each
-    seen = [sum(len(batch) for batch in order) for order in plan]
+                outputs = layer.forward(outputs)
+            gradient = _loss_gradient(signature, outputs, targets, counts, losses[number, : len(counts)])
+            for layer in reversed(learning):
+                gradient = layer.backward(gradient)
+    sums = losses.sum(0).tolist()
     trained = [
         Trained(
             {name: value[rank].numpy() for name, value in stacked.items()},
-            len(plan[rank]),
+            len(plans[i].sizes),
             rate,
-            Mean(float(losses[rank]), float(seen[rank])),
+            Mean(sums[rank], float(plans[i].sizes.sum())),
         )
-        for rank in range(len(clients))
+        for rank, i in enumerate(ranks)
     ]
     return [trained[ranks.index(i)] for i in range(len(clients))]
 
 
-def batch_order(num_examples: int, options: TrainingOptions, orders: np.random.Generator) -> list[Array]:
-    """The batches of a client as index arrays: the same draws as ``clients.training.batches``."""
-    size, left = options.batch_size or num_examples, options.num_steps(num_examples)
-    plan: list[Array] = []
-    while len(plan) < left:
-        order = orders.permutation(num_examples)
-        plan += [order[i : i + size] for i in range(0, num_examples, size)][: left - len(plan)]
-    return plan
+@dataclass(frozen=True)
+class Plan:
+    """A client's batches: row t of ``index`` names the examples of step t, the first ``sizes[t]`` of its entries."""
+
+    index: Array
+    sizes: Array
+
+
+def plan(num_examples: int, options: TrainingOptions, orders: np.random.Generator) -> Plan:
+    """The batches of a client: the same draws as ``clients.training.batches``. Padding names example 0."""
+    size, num_steps = options.batch_size or num_examples, options.num_steps(num_examples)
+    an_epoch = -(-num_examples // size)
+    epochs = -(-num_steps // an_epoch)
+    index = np.zeros((epochs, an_epoch * size), dtype=np.int64)
+    for row in index:
+        row[:num_examples] = orders.permutation(num_examples)
+    sizes = np.full((epochs, an_epoch), size)
+    sizes[:, -1] = num_examples - (an_epoch - 1) * size
+    return Plan(index.reshape(-1, size)[:num_steps], sizes.reshape(-1)[:num_steps])
 
 
 def _copies(start: Mapping[str, Array], count: int) -> dict[str, Tensor]:
@@ -149,52 +157,67 @@ def _generators(seed: int, purpose: str, round: int, clients: Sequence[int]) -> 
 
 
 def _batches(
-    examples: Examples, signature: Signature, offsets: Array, plan: Sequence[Sequence[Array]], first: int
+    examples: Sequence[Examples], signature: Signature, plans: Sequence[Plan]
 ) -> Iterator[tuple[Tensor, Tensor, list[int]]]:
-    """Steps ``first`` .. of the plan: inputs (k, B, ...), targets (k, B, ...), true sizes, k clients still active."""
-    steps = range(first, min(first + STEPS_AT_ONCE, len(plan[0])))
-    counts = [[len(order[t]) for order in plan if t < len(order)] for t in steps]
-    widths = [max(sizes) for sizes in counts]
-    index = np.zeros(sum(len(c) * w for c, w in zip(counts, widths, strict=True)), dtype=np.int64)
-    at = 0
-    for t, sizes, width in zip(steps, counts, widths, strict=True):
-        for rank, size in enumerate(sizes):
-            index[at : at + size] = plan[rank][t] + offsets[rank]
-            index[at + size : at + width] = offsets[rank]
-            at += width
-    xs, ys = arrays.to_inputs(examples.x[index], signature), arrays.to_targets(examples.y[index], signature)
-    at = 0
-    for sizes, width in zip(counts, widths, strict=True):
-        span = slice(at, at + len(sizes) * width)
-        at = span.stop
-        shape = (len(sizes), width)
-        yield xs[span].unflatten(0, shape), ys[span].unflatten(0, shape), sizes
+    """Every step: inputs (k, B, ...), targets (k, B, ...), the k clients' true batch sizes."""
+    lengths = [len(p.sizes) for p in plans]
+    for first in range(0, lengths[0], STEPS_AT_ONCE):
+        steps = range(first, min(first + STEPS_AT_ONCE, lengths[0]))
+        active = sum(length > first for length in lengths)
+        counts = np.zeros((len(steps), active), dtype=np.int64)
+        for rank, p in enumerate(plans[:active]):
+            some = p.sizes[first : steps.stop]
+            counts[: len(some), rank] = some
+        width = int(counts.max())
+        index = np.zeros((active, len(steps), width), dtype=np.int64)
+        for rank, p in enumerate(plans[:active]):
+            some = p.index[first : steps.stop, :width]
+            index[rank, : len(some), : some.shape[1]] = some
+        xs = _gathered([e.x for e in examples[:active]], index)
+        ys = _gathered([e.y for e in examples[:active]], index)
+        inputs = arrays.to_inputs(xs, signature).unflatten(0, index.shape)
+        targets = arrays.to_targets(ys, signature).unflatten(0, index.shape)
+        widths, taking_part = counts.max(1).tolist(), (counts > 0).sum(1).tolist()
+        for t, (k, widest) in enumerate(zip(taking_part, widths, strict=True)):
+            yield inputs[:k, t, :widest], targets[:k, t, :widest], counts[t, :k].tolist()
+
+
+def _gathered(values: Sequence[Array], index: Array) -> Array:
+    """Each client's examples in the order that its part of ``index`` names them, one client after the other."""
+    out = np.empty((*index.shape[:1], index[0].size, *values[0].shape[1:]), dtype=np.result_type(*values))
+    for value, order, place in zip(values, index, out, strict=True):
+        np.take(value, order.reshape(-1), axis=0, out=place, mode="clip")
+    return out.reshape(-1, *out.shape[2:])
 
 
 def _loss_gradient(
-    signature: Signature, outputs: Tensor, targets: Tensor, sizes: Sequence[int]
-) -> tuple[Tensor, Tensor]:
-    """The gradient of the sum over clients of each client's mean loss, and the sums over each client's examples.
+    signature: Signature, outputs: Tensor, targets: Tensor, sizes: Sequence[int], sums: Tensor
+) -> Tensor:
+    """The gradient of the sum over clients of each client's mean loss; into ``sums``, the sums over their examples.
 
     ``outputs`` are (k, B, ...); padded rows get no gradient and count nothing.
     """
     k, width = targets.shape[:2]
     if signature.task == "regression":
-        leaf = outputs.detach().requires_grad_()
-        losses = tasks.losses(signature, leaf.flatten(0, 1), targets.flatten(0, 1)).unflatten(0, (k, width))
-        (gradient,) = torch.autograd.grad(losses.sum(), leaf)
+        with torch.enable_grad():
+            leaf = outputs.detach().requires_grad_()
+            losses = tasks.losses(signature, leaf.flatten(0, 1), targets.flatten(0, 1)).unflatten(0, (k, width))
+            (gradient,) = torch.autograd.grad(losses.sum(), leaf)
         losses = losses.detach()
     else:
-        logits = torch.log_softmax(outputs.detach(), -1)
-        losses = logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1).neg_()
+        logits = torch.log_softmax(outputs, -1)
+        at = targets.unsqueeze(-1)
+        losses = logits.gather(-1, at).squeeze(-1).neg_()
         gradient = logits.exp_()  # softmax minus one at the target
-        gradient.scatter_add_(-1, targets.unsqueeze(-1), gradient.new_full((), -1.0).expand(*targets.shape, 1))
+        gradient.scatter_add_(-1, at, gradient.new_full((), -1.0).expand(at.shape))
     positions = losses[0, 0].numel()
     if min(sizes) == width:
         gradient.div_(width * positions)
     else:
-        real = torch.arange(width)[None, :] < torch.tensor(sizes)[:, None]
-        share = real / torch.tensor(sizes)[:, None] / positions
+        counts = torch.tensor(sizes, dtype=torch.float64)[:, None]
+        real = torch.arange(width)[None, :] < counts
+        share = real / counts / positions
         gradient.mul_(share.to(gradient.dtype).reshape(k, width, *(1,) * (gradient.dim() - 2)))
         losses = losses * real.reshape(k, width, *(1,) * (losses.dim() - 2))
-    return gradient, losses.sum(tuple(range(1, losses.dim())), dtype=torch.float64) / positions
+    sums.copy_(losses.flatten(1).sum(1, dtype=torch.float64).div_(positions))
+    return gradient
