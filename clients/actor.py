@@ -1,9 +1,7 @@
 """Ray actors that hold private partitions; examples never leave them.
 
-Each actor opens the partition store itself: on one machine all map the same pages, so any actor can take any unit and
-an idle one takes the next. The payload of a round is written once, to shared memory where all actors are on this
-machine, else to Ray's object store; sums come back the same way. An actor that dies is replaced and its unit runs
-again, identically; a unit that takes its second actor down is given up, and its clients named.
+Each actor opens the partition store itself: on one machine all map the same pages. What a round sends is written once,
+to shared memory where all actors are on this machine, else to Ray's object store; sums come back the same way.
 """
 
 from __future__ import annotations
@@ -12,24 +10,19 @@ import logging
 import os
 import signal
 import threading
-from collections import deque
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import ray
-from flwr.app import Error, RecordDict
+from flwr.app import RecordDict
 from ray.exceptions import RayActorError, RayError
 
 from clients import transport
-from clients.grid import Unit
+from clients.dispatch import Died
 from clients.setting import open_setting
 from clients.transport import Packed, Segment
 from clients.unit import Reply, answer
-from fl.wire import CRASHED
-
-MAX_ATTEMPTS = 2
 
 
 class ClientActor:
@@ -53,18 +46,8 @@ class ClientActor:
 REMOTE = ray.remote(num_cpus=1, max_restarts=0, scheduling_strategy="SPREAD")(ClientActor)
 
 
-@dataclass
-class _Payload:
-    """What a phase's units are sent: held until the last of them has answered and another phase has begun."""
-
-    content: RecordDict
-    sent: Any
-    segment: Segment | None
-    open: int = 0
-
-
-class RayActors:
-    """An Executor over ``num_actors`` Ray actors. Starts Ray where it is not running, and ends what it started.
+class RayPool:
+    """A Pool of Ray actors. Starts Ray for ``num_actors`` of them where it is not running, and ends what it started.
 
     ``address`` names a running cluster ("auto", or host:port); None starts Ray on this machine for this run alone.
     """
@@ -75,103 +58,51 @@ class RayActors:
         self._owns_ray = not ray.is_initialized()
         if self._owns_ray:
             start_ray(num_actors, address)
-        self._shares_memory = transport.available() and len(ray.nodes()) == 1  # type: ignore[no-untyped-call]
-        self._arguments = (dict(values), str(partitions.resolve()), str(states.resolve()), self._shares_memory)
-        self._queue: deque[Unit] = deque()
-        self._attempts: dict[int, int] = {}
-        self._gone: set[int] = set()
-        self._calls: dict[Any, tuple[Any, Unit]] = {}
-        self._payloads: dict[int, _Payload] = {}
-        self._free: list[Segment] = []
-        self._idle: list[Any] = []
-        try:
-            self._idle += [self._new_actor() for _ in range(num_actors)]
-            ray.get([actor.ready.remote() for actor in self._idle])
-        except BaseException:
-            self.close()
-            raise
+        self.shares_memory = transport.available() and len(ray.nodes()) == 1  # type: ignore[no-untyped-call]
+        self._arguments = (dict(values), str(partitions.resolve()), str(states.resolve()), self.shares_memory)
+        self._calls: dict[Any, Any] = {}
 
-    def submit(self, unit: Unit) -> None:
-        """Give the unit to an idle actor, or queue it."""
-        self._queue.append(unit)
-        self._feed()
+    def start(self) -> Any:
+        """A new actor."""
+        return REMOTE.remote(*self._arguments)
 
-    def collect(self, timeout: float) -> list[tuple[Unit, list[Reply]]]:
-        """Answers that have come; an actor that answered takes the next unit at once."""
-        if not self._calls:
-            return []
+    def ready(self, workers: list[Any]) -> None:
+        """Wait for them."""
+        ray.get([actor.ready.remote() for actor in workers])
+
+    def put(self, content: RecordDict) -> Any:
+        """A reference in Ray's object store."""
+        return ray.put(content)
+
+    def call(self, worker: Any, kind: str, clients: tuple[int, ...], content: Any) -> None:
+        """One remote call."""
+        self._calls[worker.answer.remote(kind, clients, content)] = worker
+
+    def wait(self, timeout: float) -> list[tuple[Any, list[Reply] | Died]]:
+        """By Ray's own wait."""
         ready, _ = ray.wait(list(self._calls), num_returns=1, timeout=timeout)
-        done = [answer for reference in ready for answer in self._finish(reference)]
-        self._feed()
-        return done
+        return [(self._calls.pop(reference), _result(reference)) for reference in ready]
 
-    def abandon(self, numbers: Iterable[int]) -> None:
-        """Forget queued units; actors that are at one finish it for nobody."""
-        gone = set(numbers)
-        self._queue = deque(unit for unit in self._queue if unit.number not in gone)
-        self._gone |= {unit.number for _, unit in self._calls.values()} & gone
+    def end(self, worker: Any) -> None:
+        """Kill the actor."""
+        self._calls = {reference: w for reference, w in self._calls.items() if w is not worker}
+        ray.kill(worker)
 
     def close(self) -> None:
-        """End the actors, and Ray if this object started it."""
-        for actor in [*self._idle, *(actor for actor, _ in self._calls.values())]:
-            ray.kill(actor)
-        for segment in [*self._free, *(p.segment for p in self._payloads.values() if p.segment)]:
-            segment.close()
-        self._idle, self._calls, self._payloads, self._free = [], {}, {}, []
+        """End Ray if this object started it."""
+        self._calls = {}
         if self._owns_ray:
             ray.shutdown()
 
-    def _new_actor(self) -> Any:
-        return REMOTE.remote(*self._arguments)
 
-    def _feed(self) -> None:
-        while self._idle and self._queue:
-            actor, unit = self._idle.pop(), self._queue.popleft()
-            payload = self._payload(unit.content)
-            payload.open += 1
-            self._calls[actor.answer.remote(unit.kind, unit.clients, payload.sent)] = (actor, unit)
-
-    def _payload(self, content: RecordDict) -> _Payload:
-        known = self._payloads.get(id(content))
-        if known is None:
-            for key in [key for key, payload in self._payloads.items() if not payload.open]:
-                segment = self._payloads.pop(key).segment
-                if segment is not None:
-                    self._free.append(segment)
-            if self._shares_memory:
-                segment = self._free.pop() if self._free else Segment()
-                known = _Payload(content, segment.pack(content), segment)
-            else:
-                known = _Payload(content, ray.put(content), None)
-            self._payloads[id(content)] = known
-        return known
-
-    def _finish(self, reference: Any) -> list[tuple[Unit, list[Reply]]]:
-        actor, unit = self._calls.pop(reference)
-        self._payloads[id(unit.content)].open -= 1
-        try:
-            result = ray.get(reference)
-            replies = result.load(copy=True) if isinstance(result, Packed) else result
-        except (RayActorError, FileNotFoundError) as error:  # the file: it died between its answer and our look
-            actor = self._new_actor()
-            self._attempts[unit.number] = self._attempts.get(unit.number, 0) + 1
-            if self._attempts[unit.number] < MAX_ATTEMPTS and unit.number not in self._gone:
-                self._idle.append(actor)
-                self._queue.appendleft(unit)
-                return []
-            replies = _lost(unit, f"its process died: {type(error).__name__}")
-        except RayError as error:
-            replies = _lost(unit, f"{type(error).__name__}: {error}"[:300])
-        self._idle.append(actor)
-        self._attempts.pop(unit.number, None)
-        if unit.number in self._gone:
-            self._gone.discard(unit.number)
-            return []
-        return [(unit, replies)]
-
-
-def _lost(unit: Unit, reason: str) -> list[Reply]:
-    return [Reply((client,), error=Error(code=CRASHED, reason=f"client {client}: {reason}")) for client in unit.clients]
+def _result(reference: Any) -> list[Reply] | Died:
+    try:
+        result = ray.get(reference)
+        return result.load(copy=True) if isinstance(result, Packed) else result  # type: ignore[no-any-return]
+    except (RayActorError, FileNotFoundError) as error:  # the file: it died between its answer and our look
+        return Died(type(error).__name__)
+    except RayError as error:
+        return Died(f"{type(error).__name__}: {error}"[:300])
 
 
 def start_ray(num_cpus: int, address: str | None) -> None:

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias, TypeVar
 
+from clients import boosting
 from clients.setting import Setting
 from clients.training import Trained, TrainingOptions, train
 from clients.vectorized import train_stacked
 from fl.algorithms.algorithm import Correction
 from fl.errors import ClientFailed, RefusedUpdate
+from fl.models.xgboost import TreeEnsemble
 from fl.parameters import Array
 
 T = TypeVar("T")
@@ -102,6 +104,19 @@ def _train_alone(
     purpose: str,
 ) -> Trained:
     began = time.perf_counter()
+    if setting.trees is not None:
+        assert isinstance(setting.module, TreeEnsemble), "it is what setting.trees are for"
+        grown = boosting.train(
+            setting.module,
+            setting.trees,
+            parameters,
+            setting.store.partition(job.client).train,
+            seed=setting.seed,
+            round=round,
+            client=job.client,
+            purpose=purpose,
+        )
+        return grown.timed(time.perf_counter() - began)
     trained = train(
         setting.module,
         parameters,

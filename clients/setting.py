@@ -7,7 +7,7 @@ are opened by whoever first needs an example: a driver whose actors do the work 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ import torch
 from torch import nn
 
 from clients import schedule
+from clients.boosting import Trees, trees_of
+from clients.memory import keep_freed_memory
 from clients.state import StateStore
 from clients.training import TrainingOptions
 from clients.vectorized import why_one_by_one
@@ -25,6 +27,7 @@ from fl.errors import BadInput
 from fl.messages import Boundary
 from fl.models import arrays
 from fl.models.build import build_model
+from fl.models.xgboost import why_no_trees
 from fl.parameters import Parameters, num_bytes
 from fl.signature import Signature
 
@@ -48,6 +51,7 @@ class Setting:
     weighting  "examples" or "uniform": what a client weighs in a sum
     stack      clients that train at once, where a unit has more of them
     one_by_one   why clients train one after the other; None: a unit's clients are stacked and train at once
+    trees      how the model's trees are grown; None: it is a network
     """
 
     partitions: Path
@@ -65,6 +69,7 @@ class Setting:
     max_update_norm: float | None = None
     stack: int = 1
     one_by_one: str | None = "asked for"
+    trees: Trees | None = None
 
     @cached_property
     def store(self) -> PartitionStore:
@@ -90,7 +95,10 @@ class Setting:
     def boundary(self) -> Boundary:
         """What may leave a client of this setting."""
         like = self.algorithm.extra_like(self.trainable_of(self.model))
-        return Boundary(delta=self.model, extra=like, max_norm=self.max_update_norm)
+        boundary = Boundary(delta=self.model, extra=like, max_norm=self.max_update_norm)
+        if self.trees is None:
+            return boundary
+        return replace(boundary, unlike=lambda arrays, _: why_no_trees(arrays, self.signature))
 
     def trainable_of(self, parameters: Parameters) -> Parameters:
         """Those of ``parameters`` that training moves."""
@@ -111,6 +119,7 @@ def open_setting(
     From here on this process computes with one thread: numbers that are kept must not depend on how many there are.
     """
     torch.set_num_threads(1)
+    keep_freed_memory()
     signature = signature or open_store(partitions).signature
     client, model, seed = dict(values["client"]), dict(values["model"]), int(values["seed"])
     module = build_model(target=model.pop("_target_"), arguments=model, signature=signature, seed=seed)
@@ -119,6 +128,8 @@ def open_setting(
         if got not in allowed:
             raise BadInput(key=key, got=got, allowed=", ".join(allowed))
     options = training_options(client, num_rounds=int(values["num_rounds"]))
+    trees = trees_of(module, values)
+    reason = "XGBoost grows its trees" if trees else why_one_by_one(module, options)
     keeps_personal = bool(client.get("personal", False)) or sends == "personal"
     return Setting(
         partitions=partitions,
@@ -135,7 +146,8 @@ def open_setting(
         weighting=weighting,
         max_update_norm=client.get("max_update_norm"),
         stack=stack_size(module),
-        one_by_one=_path(str(client.get("path", "auto")), why_one_by_one(module, options)),
+        one_by_one=_path(str(client.get("path", "auto")), reason),
+        trees=trees,
     )
 
 

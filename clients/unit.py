@@ -17,7 +17,7 @@ from fl import wire
 from fl.aggregators.mean import WeightedSum
 from fl.errors import ClientFailed
 from fl.messages import EvaluationReport, TrainTask, Update
-from fl.parameters import norm, num_bytes, scale
+from fl.parameters import num_bytes, scale
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def _alone(task: TrainTask, client: int, outcome: Outcome) -> Reply:
     limit = task.options.get("clipping_norm")
     if limit is None:
         return Reply((client,), content=wire.parameters_reply(outcome, task))
-    length = norm(outcome.delta)
+    length = outcome.norm
     clipped = outcome if length <= limit else replace(outcome, delta=scale(outcome.delta, limit / length))
     return Reply((client,), content=wire.parameters_reply(clipped, task, norm_bit=int(length <= limit)))
 

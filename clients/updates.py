@@ -64,7 +64,7 @@ def _finish(setting: Setting, task: TrainTask, client: int, trained: Trained, st
     start, end = setting.trainable_of(task.parameters), setting.trainable_of(trained.end)
     run = LocalRun(start, end, trained.num_steps, trained.learning_rate, task.shared, state)
     new_state, extra = setting.algorithm.client_update(run)
-    delta = subtract(trained.end, task.parameters)
+    delta = setting.trees.sent(trained.end, setting.module) if setting.trees else subtract(trained.end, task.parameters)
     update = _release(setting, task, client, trained, delta=delta, extra=extra, base=task.version)
     if new_state:
         setting.states.save(client, new_state, round=task.round)
@@ -103,5 +103,6 @@ def _release(
             num_examples=len(setting.store.partition(client).train.y),
             statistics={"loss": trained.loss},
             seconds=trained.seconds,
+            whole=setting.trees is not None,
         )
     )

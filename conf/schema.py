@@ -209,7 +209,7 @@ class Server:
 class Engine:
     """What runs the clients."""
 
-    name: Annotated[str, "auto, ray or inprocess; follows from engine=NAME"]
+    name: Annotated[str, "auto, inprocess, forked or ray; follows from engine=NAME"]
     num_actors: Annotated[int | None, "processes that train; null: one a core"]
     unit_size: Annotated[int | None, "clients that an actor handles in one go; null: what suits the model"]
     address: Annotated[str | None, "address of a running Ray cluster; null: start one here"]

@@ -1,4 +1,9 @@
-"""Which engine a run uses: Ray actors, or the calling process. The same bits either way; only time differs."""
+"""Which engine a run uses: the same bits whichever it is; only time differs.
+
+inprocess   the calling process
+forked      processes forked from it, on Linux: nothing to start, half a millisecond a round
+ray         Ray actors, here or on a cluster: seconds to start, some milliseconds a round
+"""
 
 from __future__ import annotations
 
@@ -9,16 +14,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clients import transport
 from fl.errors import BadInput
+from fl.parameters import num_bytes
 
 if TYPE_CHECKING:
+    from clients.dispatch import Pool
     from clients.grid import Executor
     from clients.setting import Setting
 
-ENGINES = ("auto", "inprocess", "ray")
+ENGINES = ("auto", "forked", "inprocess", "ray")
+
+READERS = {"inprocess": "this process", "forked": "processes forked from this one", "ray": "actors"}
+"""Who reads private examples. With engine=auto this process has read some as well, to time their training."""
 
 RAY_START_SECONDS = 6.0
 """What starting Ray and its actors costs on two quiet cores."""
+
+START_SHARE = 0.05
+"""Of a run's time, what starting Ray may cost where forking would do."""
+
+DISPATCH_SECONDS = 0.002
+"""What sharing a round out among processes costs, above what it saves."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +48,9 @@ class Engine:
 
 
 def choose(settings: Mapping[str, Any], setting: Setting, *, num_rounds: int, cohort_size: int) -> Engine:
-    """The engine that ``engine.name`` asks for; "auto" takes Ray where it would win back the time it takes to start.
+    """The engine that ``engine.name`` asks for; "auto" takes the quickest.
 
-    One training step is timed, and multiplied by the steps of an average client, the cohort and the rounds.
+    Some clients' training is timed, and multiplied by the cohort and the rounds.
     """
     name, cores = str(settings["name"]), available_cores()
     num_actors = settings.get("num_actors")
@@ -41,17 +58,31 @@ def choose(settings: Mapping[str, Any], setting: Setting, *, num_rounds: int, co
         raise BadInput(key="engine", got=name, allowed=", ".join(ENGINES))
     if num_actors is not None and num_actors < 1:
         raise BadInput(key="engine.num_actors", got=num_actors, allowed="at least 1, or null for one a core")
+    can_fork = transport.available()
+    if name == "forked" and not can_fork:
+        raise BadInput(key="engine", got=name, allowed="auto, inprocess or ray: this system has no memory files")
     actors = int(num_actors or cores)
     if name == "ray" or settings.get("address"):
         return Engine("ray", "asked for", actors)
-    if name == "inprocess":
-        return Engine("inprocess", "asked for", 0)
-    estimate = step_seconds(setting) * average_steps(setting) * cohort_size * num_rounds
-    saved = estimate * (1 - 1 / actors)
-    if saved > 2 * RAY_START_SECONDS:
+    if name != "auto":
+        return Engine(name, "asked for", actors if name == "forked" else 0)
+    size = unit_size(settings.get("unit_size"), setting, cohort_size=cohort_size)
+    busy = min(actors, -(-cohort_size // size))
+    a_round = client_seconds(setting, together=size) * cohort_size
+    estimate, saved = a_round * num_rounds, a_round * (1 - 1 / busy)
+    if saved < DISPATCH_SECONDS:
+        return Engine("inprocess", f"about {1000 * a_round:.1f} ms of training a round: too little to share", 0)
+    if estimate - estimate / busy > RAY_START_SECONDS / (START_SHARE if can_fork else 0.5):
         return Engine("ray", f"about {estimate:.0f} s of training, shared by {actors} actors", actors)
-    return Engine("inprocess", f"about {estimate:.1f} s of training: too little to share", 0)
+    if can_fork:
+        return Engine("forked", f"about {estimate:.1f} s of training, shared by {actors} processes", actors)
+    return Engine("inprocess", f"about {estimate:.1f} s of training: too little to start Ray for", 0)
 
+
+TIMED_STEPS = 4
+
+SMALL_MODEL_BYTES = 2**16
+"""Parameters of a model whose steps cost what calling torch costs."""
 
 MOST_UNITS = 64
 """Work units a round at the most: enough to balance many actors, few enough to merge in no time."""
@@ -65,9 +96,21 @@ def open_executor(
         from clients.inprocess import InProcess
 
         return InProcess(setting)
-    from clients.actor import RayActors
+    from clients.dispatch import Dispatcher
 
-    return RayActors(
+    return Dispatcher(
+        _pool(engine, setting, values, partitions=partitions, states=states), num_workers=engine.num_actors
+    )
+
+
+def _pool(engine: Engine, setting: Setting, values: Mapping[str, Any], *, partitions: Path, states: Path) -> Pool:
+    if engine.name == "forked":
+        from clients.forked import ForkedPool
+
+        return ForkedPool(setting)
+    from clients.actor import RayPool
+
+    return RayPool(
         num_actors=engine.num_actors,
         values=values,
         partitions=partitions,
@@ -79,13 +122,18 @@ def open_executor(
 def unit_size(asked: int | None, setting: Setting, *, cohort_size: int) -> int:
     """Clients a work unit: what was asked for, or what suits the model. It depends on that and the cohort alone.
 
-    Clients that are stacked stay together, but a cohort makes two units at least, so that two actors can share it;
-    clients that train one by one gain nothing from being together. A large cohort makes larger units, since the
+    Clients that are stacked stay together, but a cohort makes two units at least, so that two actors can share it,
+    unless the model is so small that a step takes as long for a few clients as for many; clients that train one by
+    one gain nothing from being together. A large cohort makes larger units, since the
     server merges one sum a unit.
     """
     if asked is not None:
         return asked
-    together = 1 if setting.one_by_one is not None else min(setting.stack, -(-cohort_size // 2))
+    small = num_bytes(setting.model) <= SMALL_MODEL_BYTES
+    if setting.one_by_one is not None:
+        together = 1
+    else:
+        together = min(setting.stack, cohort_size if small else -(-cohort_size // 2))
     return max(together, -(-cohort_size // MOST_UNITS))
 
 
@@ -94,35 +142,29 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def client_seconds(setting: Setting, *, together: int) -> float:
+    """Seconds of an average client's training among ``together`` in a unit: the best of three timings.
+
+    Of a network a few steps are timed, and multiplied by the steps of an average client.
+    """
+    from dataclasses import replace
+
+    from clients.local import Job, train_clients
+    from fl.algorithms.algorithm import Correction
+
+    short = replace(setting.options, local_epochs=None, local_steps=TIMED_STEPS)
+    jobs = [Job(client, Correction()) for client in range(min(together, setting.store.num_clients, setting.stack))]
+    best = float("inf")
+    for _ in range(3):
+        began = time.perf_counter()
+        for _ in train_clients(setting, setting.model, jobs, options=short, round=1):
+            pass
+        best = min(best, (time.perf_counter() - began) / len(jobs))
+    return best if setting.trees else best / TIMED_STEPS * average_steps(setting)
+
+
 def average_steps(setting: Setting) -> float:
     """Local steps of an average client, from the sizes of up to 50 of them."""
     clients = range(0, setting.store.num_clients, max(1, setting.store.num_clients // 50))
     steps = [setting.options.num_steps(max(1, setting.store.num_train(client))) for client in clients]
     return sum(steps) / len(steps)
-
-
-def step_seconds(setting: Setting) -> float:
-    """Seconds of one local step, timed on the first client: the best of a few short runs."""
-    from dataclasses import replace
-
-    from clients.training import train
-    from fl.algorithms.algorithm import Correction
-
-    examples = setting.store.partition(0).train
-    options = replace(setting.options, local_epochs=None, local_steps=3)
-    best = float("inf")
-    for _ in range(3):
-        began = time.perf_counter()
-        train(
-            setting.module,
-            setting.model,
-            examples,
-            setting.signature,
-            options,
-            correction=Correction(),
-            seed=setting.seed,
-            round=1,
-            client=0,
-        )
-        best = min(best, time.perf_counter() - began)
-    return best / 3

@@ -102,7 +102,7 @@ def _run(config: Mapping[str, Any], run_dir: Path, began: float) -> None:
             "engine_reason": engine.reason,
             "num_actors": engine.num_actors,
             "training": "stacked" if setting.one_by_one is None else f"one by one: {setting.one_by_one}",
-            "private_examples_read_by": "actors" if engine.name == "ray" else "this process",
+            "private_examples_read_by": engines.READERS[engine.name],
         },
     }
     executor = engines.open_executor(engine, setting, values, partitions=partitions, states=states)

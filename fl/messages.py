@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import TypeGuard
 
 import numpy as np
@@ -78,6 +78,7 @@ class Update:
     extra           arrays that the algorithm declares (SCAFFOLD's difference of c_i)
     statistics      merged over the client's own examples; at least "loss"
     seconds         how long training took on this machine
+    whole           ``delta`` is no difference but a model, or a part of one, that stands for itself: trees
     """
 
     client: int
@@ -88,6 +89,12 @@ class Update:
     extra: Parameters = field(default_factory=dict)
     statistics: Mapping[str, Statistic] = field(default_factory=dict)
     seconds: float = 0.0
+    whole: bool = False
+
+    @cached_property
+    def norm(self) -> float:
+        """Euclidean norm of ``delta``."""
+        return P.norm(self.delta)
 
 
 @dataclass(frozen=True)
@@ -107,22 +114,26 @@ class Boundary:
     delta      arrays whose names, shapes and dtypes an update's ``delta`` must have: the model's
     extra      the same for the algorithm's extra arrays
     max_norm   an update's Euclidean norm may not be above it; None: MAX_NORM
+    unlike     what keeps an update's ``delta`` from being like the declared one, in words
     """
 
     delta: Parameters
     extra: Parameters = field(default_factory=dict)
     max_norm: float | None = None
+    unlike: Callable[[Parameters, Parameters], str | None] = P.mismatch
 
     def release(self, update: Update) -> Update:
         """Let ``update`` leave, or raise RefusedUpdate naming the client, the array and the reason."""
         refuse = partial(RefusedUpdate, client=update.client)
         limits = {"delta": MAX_NORM if self.max_norm is None else min(self.max_norm, MAX_NORM), "extra": MAX_NORM}
-        for what, arrays, like in (("delta", update.delta, self.delta), ("extra", update.extra, self.extra)):
-            if why := P.mismatch(arrays, like):
+        checks = (("delta", update.delta, self.delta, self.unlike), ("extra", update.extra, self.extra, P.mismatch))
+        for what, arrays, like, unlike in checks:
+            if why := unlike(arrays, like):
                 raise refuse(what=what, why=why)
-            if name := P.not_finite(arrays):
-                raise refuse(what=what, why=f"array {name!r} holds a NaN or an infinity")
-            if (norm := P.norm(arrays)) > limits[what]:
+            norm = update.norm if what == "delta" else P.norm(arrays)
+            if not norm <= limits[what]:
+                if name := P.not_finite(arrays):
+                    raise refuse(what=what, why=f"array {name!r} holds a NaN or an infinity")
                 raise refuse(what=what, why=f"norm {norm:.6g} is above {limits[what]:.6g}")
         _check_whole(update.client, "num_examples", update.num_examples, least=1, most=MAX_NUM_EXAMPLES)
         _check_whole(update.client, "base_version", update.base_version, least=0, most=update.round)

@@ -32,7 +32,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, Re
 from fl.errors import BadInput, ClientFailed, RefusedUpdate
 from fl.messages import EvaluateTask, EvaluationReport, TrainTask, Update
 from fl.metrics import Confusion, Histogram, Mean, Statistic, Statistics, values
-from fl.parameters import Parameters, add, norm, num_bytes
+from fl.parameters import Parameters, add, num_bytes
 
 CLIENT = "client"
 NUM_EXAMPLES = "num-examples"
@@ -170,16 +170,14 @@ def parameters_reply(update: Update, task: TrainTask, **more: float) -> RecordDi
     metrics = MetricRecord(
         {CLIENT: update.client, NUM_EXAMPLES: int(update.num_examples), **numbers, **seen(update), **more}
     )
-    return RecordDict({"arrays": array_record(add(task.parameters, update.delta)), "metrics": metrics})
+    arrays = update.delta if update.whole else add(task.parameters, update.delta)
+    return RecordDict({"arrays": array_record(arrays), "metrics": metrics})
 
 
 def seen(update: Update) -> dict[str, float]:
     """What is looked at and never trained on: norm, base version and time of an update."""
-    return {
-        "update-norm": norm(update.delta),
-        "base-version": float(update.base_version),
-        "train-seconds": float(update.seconds),
-    }
+    norm = {} if update.whole else {"update-norm": update.norm}
+    return {**norm, "base-version": float(update.base_version), "train-seconds": float(update.seconds)}
 
 
 def sum_reply(total: Parameters, extra: Parameters, rows: Iterable[Mapping[str, float]], bytes_up: int) -> RecordDict:

@@ -43,6 +43,7 @@ from server.rounds import RoundLoop, RoundOptions, Totals
 from server.seeding import check_seeding, seed_model, share_better_than_random
 from server.stock import build_stock
 from server.strategy import AlgorithmStrategy, wait_for_nodes
+from server.strategy_state import pack_state
 from server.tracking import fan_out, observers
 
 MOST_ASKED_ABOUT_VERSION_0 = 100
@@ -84,6 +85,7 @@ def main(grid: Grid, context: Context) -> None:
         centre=centre,
         task_metric=SELECTED_BY[centre.signature.task],
     )
+    history.blank = pack_state(strategy)
     resumed = history.resume(strategy)
     observer = fan_out(
         observers(
@@ -100,6 +102,7 @@ def main(grid: Grid, context: Context) -> None:
         seed=seed,
         evaluate=partial(measure, module=module, centre=centre),
         evaluates_beside=_draws_nothing(module),
+        grows=isinstance(module, arrays.GrowingModule),
         prepare_commit=partial(history.prepare_commit, strategy=strategy),
         observer=observer,
     )
@@ -242,7 +245,7 @@ def check(settings: Mapping[str, Any], *, centre: Path, registry: Registry) -> N
         centre=opened,
         registry=registry,
         options=settings["server"],
-        like=parameters,
+        module=module,
     )
 
 

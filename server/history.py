@@ -6,6 +6,7 @@ finds everything; what a dead run left of a round without a manifest is written 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,13 +34,17 @@ IN_MANIFEST = ("metrics", "cohort")
 
 @dataclass
 class History:
-    """The versions of one run in ``registry``. ``fields`` are the same in each of its manifests."""
+    """The versions of one run in ``registry``. ``fields`` are the same in each of its manifests.
+
+    ``blank`` is the strategy's state before any round: while it is no other, there is nothing to keep.
+    """
 
     registry: Registry
     run_id: str
     run_dir: Path
     fields: Mapping[str, Any]
     keep: str = "all"
+    blank: bytes = b""
     parent: Version | None = None
     seeding: Mapping[str, Any] = field(default_factory=dict)
 
@@ -54,16 +59,19 @@ class History:
 
         That may run in another thread. The version is durable, and named, when it returns.
         """
-        state = pack_state(strategy)
+        packed = pack_state(strategy)
+        state = None if packed == self.blank else packed
         seeding, parent = (dict(self.seeding), self.parent) if round == 0 else ({}, None)
 
         def commit(facts: Mapping[str, Any]) -> str:
-            path = self._state_path(round)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_bytes(path, state)
+            if state is not None:
+                path = self._state_path(round)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_bytes(path, state)
             own = {name: facts[name] for name in IN_MANIFEST if name in facts}
             record = _plain({name: value for name, value in facts.items() if name not in own})
             fields = {**self.fields, **own, "run_id": self.run_id, "round": round, "record": record, "seeding": seeding}
+            fields["strategy_state_sha256"] = None if state is None else hashlib.sha256(state).hexdigest()
             if round == 0:
                 fields["parent"] = parent
             version = self.registry.commit(parameters, fields)
@@ -83,7 +91,8 @@ class History:
         if not versions:
             return None
         last = versions[-1]
-        load_state(strategy, self._state_path(last.round))
+        if digest := last.manifest["strategy_state_sha256"]:
+            load_state(strategy, self._state_path(last.round), sha256=digest)
         totals = Totals(parameters=self.registry.parameters(last))
         records = [record_of(version) for version in versions]
         for record in records:

@@ -85,7 +85,10 @@ class RunSummary:
 
 
 class Observer(Protocol):
-    """Told what happened, after it happened; never asked. Called in the server's own thread, in this order."""
+    """Told what happened, after it happened; never asked. One call at a time, in this order but for ``on_phase``:
+
+    a round is told of beside the next round's training.
+    """
 
     def on_start(self, run: RunRecord) -> None:
         """Before the first round. Whatever was recorded of rounds >= run.first_round by an earlier try is dropped."""

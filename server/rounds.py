@@ -116,6 +116,7 @@ class RoundLoop:
 
     evaluate          measures parameters on the server's test set
     evaluates_beside  that may happen while the next round trains: it draws no random numbers
+    grows             the model's arrays change their shapes from round to round
     prepare_commit    takes hold of all that a commit needs and the next round would change; what it returns commits
     """
 
@@ -126,6 +127,7 @@ class RoundLoop:
     seed: int
     evaluate: Callable[[Parameters], Statistics]
     evaluates_beside: bool
+    grows: bool
     prepare_commit: PrepareCommit
     observer: Observer
     background: Background[tuple[RoundRecord, Parameters]] = field(default_factory=Background)
@@ -242,7 +244,9 @@ class RoundLoop:
                 known["model_sha256"] = sha256(parameters)
                 version = commit({**known, "seconds": {**seconds, "overlapped": time.perf_counter() - began}})
                 took = {**seconds, "overlapped": time.perf_counter() - began}
-                return RoundRecord(version=version, seconds=took, **known)
+                record = RoundRecord(version=version, seconds=took, **known)
+                self.observer.on_round(record)
+                return record
 
             self.background.start(lambda: (beside(), parameters))
             if self.options.stop_metric is not None:
@@ -258,12 +262,11 @@ class RoundLoop:
                 self._settle(totals)
 
     def _settle(self, totals: Totals) -> None:
-        """Wait for the commit under way, if any; raises what it raised."""
+        """Wait for the commit under way, if any, and for its observers; raises what they raised."""
         done = self.background.finish()
         if done is not None:
             record, totals.parameters = done
             totals.include(record)
-            self.observer.on_round(record)
 
     def _measure(self, parameters: Parameters) -> dict[str, Any]:
         """The server's test set: plain numbers by name, and the confusion matrix where the task has one."""
@@ -293,6 +296,8 @@ class RoundLoop:
         """The aggregate as the model has it: some stock strategies compute in other dtypes."""
         found = wire.arrays_of(arrays)
         named = dict(zip(like, found.values(), strict=True)) if found.keys() != like.keys() else found
+        if self.grows:
+            return {name: named[name] for name in like}
         return {name: cast(named[name], value).reshape(value.shape) for name, value in like.items()}
 
     def _due(self, every: int | None, round: int) -> bool:

@@ -23,6 +23,7 @@ from fl.data.centre import Centre
 from fl.errors import BadInput
 from fl.metrics import values
 from fl.models import arrays, tasks
+from fl.models.xgboost import TreeEnsemble, grow, why_no_trees
 from fl.parameters import Parameters, copy, mismatch
 from fl.registry import Registry, Version
 from fl.seeds import generator, process_wide
@@ -41,9 +42,9 @@ class Seeded:
 
 
 def check_seeding(
-    how: str, *, centre: Centre, registry: Registry, options: Mapping[str, Any], like: Parameters
+    how: str, *, centre: Centre, registry: Registry, options: Mapping[str, Any], module: nn.Module
 ) -> None:
-    """Raise BadInput unless ``seed_model`` can do what ``how`` says, for a model of arrays like ``like``."""
+    """Raise BadInput unless ``seed_model`` can do what ``how`` says, for the arrays of ``module``."""
     if how == "pretrained":
         if not len(centre.public.y):
             allowed = "random, or a dataset.public_fraction that leaves the server some public examples to train on"
@@ -53,7 +54,11 @@ def check_seeding(
                 raise BadInput(key=f"server.{name}", got=options[name], allowed="above 0")
     elif how != "random":
         found, _ = _existing(how, registry)
-        if why := mismatch(found, like):
+        if isinstance(module, TreeEnsemble):
+            why = why_no_trees(found, centre.signature)
+        else:
+            why = mismatch(found, arrays.parameters_of(module))
+        if why:
             raise BadInput(key="server.seeding", got=how, allowed=f"parameters that fit the model: {why}")
 
 
@@ -65,7 +70,7 @@ def seed_model(
     Raises BadInput with key ``server.seeding`` where ``how`` names nothing, or something of another shape.
     """
     random_model = copy(arrays.parameters_of(module))
-    check_seeding(how, centre=centre, registry=registry, options=options, like=random_model)
+    check_seeding(how, centre=centre, registry=registry, options=options, module=module)
     if how == "random":
         return Seeded(random_model, {"how": "random"})
     if how == "pretrained":
@@ -76,6 +81,9 @@ def seed_model(
 
 def _pretrained(module: nn.Module, centre: Centre, options: Mapping[str, Any], seed: int) -> Seeded:
     x, y, epochs = centre.public.x, centre.public.y, int(options["seeding_epochs"])
+    facts = {"how": "pretrained", "public_examples": len(y), "epochs": epochs}
+    if isinstance(module, TreeEnsemble):  # an epoch is a boosting round
+        return Seeded(grow(module, arrays.parameters_of(module), x, y, rounds=epochs, seed=seed), facts)
     fit(
         module,
         arrays.to_inputs(x, centre.signature),
@@ -86,9 +94,7 @@ def _pretrained(module: nn.Module, centre: Centre, options: Mapping[str, Any], s
         learning_rate=float(options["seeding_learning_rate"]),
         seed=seed,
     )
-    return Seeded(
-        copy(arrays.parameters_of(module)), {"how": "pretrained", "public_examples": len(y), "epochs": epochs}
-    )
+    return Seeded(copy(arrays.parameters_of(module)), facts)
 
 
 def fit(

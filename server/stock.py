@@ -7,11 +7,9 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from flwr.serverapp.strategy import FedXgbBagging, FedXgbCyclic, Strategy
+from flwr.serverapp.strategy import Strategy
 
 from fl.errors import BadInput
-
-TREES = (FedXgbBagging, FedXgbCyclic)
 
 
 def build_stock(
@@ -29,11 +27,6 @@ def build_stock(
         kind = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise BadInput(key="strategy._target_", got=target, allowed=f"a Flower strategy ({error})") from error
-    if isinstance(kind, type) and issubclass(kind, TREES):
-        allowed = (
-            f"a strategy that averages a model's arrays; {name} combines XGBoost trees, which our clients do not send"
-        )
-        raise BadInput(key="strategy", got=name, allowed=allowed)
     inner = {
         key: build_stock(
             value, num_clients=num_clients, cohort_size=cohort_size, learning_rate=learning_rate, evaluate=evaluate

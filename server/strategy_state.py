@@ -18,6 +18,7 @@ from safetensors.numpy import save
 
 from fl import wire
 from fl.errors import CorruptFile
+from fl.files import sha256_file
 
 SKIP = object()
 
@@ -29,9 +30,15 @@ def pack_state(strategy: Strategy) -> bytes:
     return save(arrays, metadata={"tree": json.dumps(tree)})
 
 
-def load_state(strategy: Strategy, path: Path) -> None:
-    """Put the state in ``path`` into ``strategy``, which was built from the same configuration."""
+def load_state(strategy: Strategy, path: Path, *, sha256: str) -> None:
+    """Put the state in ``path`` into ``strategy``, which was built from the same configuration.
+
+    Raises CorruptFile, having changed nothing, unless the file's bytes have the hash that was recorded of them.
+    """
     try:
+        found = sha256_file(path)
+        if found != sha256:
+            raise CorruptFile(path=str(path), why=f"its bytes have the hash {found[:12]}, {sha256[:12]} was recorded")
         with safe_open(path, framework="numpy") as file:
             tree = json.loads(file.metadata()["tree"])
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict

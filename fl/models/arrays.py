@@ -14,6 +14,14 @@ from fl.parameters import Array, Parameters, mismatch
 from fl.signature import Signature
 
 
+class GrowingModule(nn.Module):
+    """A module whose arrays change their shapes from version to version, and which no gradient trains."""
+
+    def load_arrays(self, parameters: Mapping[str, Array]) -> None:
+        """Take ``parameters`` as they come; BadInput if they are not of this kind of model."""
+        raise TypeError("an abstract module")
+
+
 def parameters_of(module: nn.Module, *, views: bool = False) -> Parameters:
     """Trained parameters and persistent buffers by name, in the module's own order.
 
@@ -31,6 +39,9 @@ def load_parameters(module: nn.Module, parameters: Mapping[str, Array]) -> None:
 
     Raises BadInput, naming the array, unless names, shapes and dtypes are the module's own; nothing is copied then.
     """
+    if isinstance(module, GrowingModule):
+        module.load_arrays(parameters)
+        return
     tensors: dict[str, Tensor] = module.state_dict()
     difference = mismatch(parameters, {name: tensor.numpy(force=True) for name, tensor in tensors.items()})
     if difference:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fl.errors import BadInput
+from fl.models.arrays import GrowingModule
 from fl.models.evaluate import evaluating, one_thread
 from fl.models.imports import find
 from fl.seeds import process_wide
@@ -73,7 +74,7 @@ def check_fits(module: nn.Module, signature: Signature, *, name: str) -> None:
 
 
 def _check_parameters(module: nn.Module, name: str) -> None:
-    if not any(parameter.requires_grad for parameter in module.parameters()):
+    if not isinstance(module, GrowingModule) and not any(p.requires_grad for p in module.parameters()):
         raise BadInput(key="model", got=f"{name}, which has no parameter to train", allowed="at least one parameter")
     for array, value in module.state_dict().items():
         if not isinstance(value, Tensor) or (value.is_floating_point() and value.dtype not in DTYPES):

@@ -8,12 +8,14 @@ from fl.errors import BadInput
 from fl.signature import Signature
 
 
-def require_numbers(signature: Signature, *, model: str) -> None:
-    """Refuse tokens and tables with missing values: ``model`` takes plain numbers of any shape."""
+def require_numbers(signature: Signature, *, model: str, missing: bool = False) -> None:
+    """Refuse tokens, and unless ``missing`` tables with missing values: ``model`` takes numbers of any shape."""
     if signature.input_dtype == "int64" or signature.task == "next_token":
         raise BadInput(key="model", got=f"{model} for tokens", allowed="lstm or transformer")
-    if signature.medians or signature.indicators:
-        raise BadInput(key="model", got=f"{model} for a table with missing values", allowed="logistic or table_mlp")
+    if not missing and (signature.medians or signature.indicators):
+        raise BadInput(
+            key="model", got=f"{model} for a table with missing values", allowed="logistic, table_mlp or xgboost"
+        )
 
 
 def require_images(signature: Signature, *, model: str, smallest: int) -> None:

@@ -118,7 +118,7 @@ def export(
         path = output / f"{name}.{kind.suffix}"
         with _replacing(path) as draft:
             _write(key, kind, model, signature, draft, metadata)
-            difference = _largest_difference(kind.read(draft, model), batches, answers)
+            difference = _largest_difference(_read(key, kind, draft, model), batches, answers)
             tolerance = _tolerance(kind, answers)
             if not difference <= tolerance:
                 got = f"{key}, whose largest difference to the model is {difference:.3g}"
@@ -149,6 +149,15 @@ def _write(
     except Exception as error:
         reason = str(error).strip().partition("\n")[0]
         got = f"{key}, which cannot express this model ({type(error).__name__}: {reason})"
+        raise BadInput(key=KEY, got=got, allowed="a format that can; safetensors takes any model") from error
+
+
+def _read(key: str, kind: Format, path: Path, model: nn.Module) -> Predict:
+    try:
+        return kind.read(path, model)
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        got = f"{key}, whose reader does not take the file ({type(error).__name__}: {reason})"
         raise BadInput(key=KEY, got=got, allowed="a format that can; safetensors takes any model") from error
 
 

@@ -106,6 +106,8 @@ def _identity(fields: Mapping[str, Any]) -> tuple[str, int]:
 def _parent(folder: Path, fields: Mapping[str, Any], run_id: str, round: int) -> Version | None:
     """The version a new one comes from: the given one, or the newest earlier one of the same run."""
     if "parent" not in fields:
+        if manifest_path(folder, run_id, round - 1).is_file():  # nearly always, and cheaper than a listing
+            return read_version(folder, run_id, round - 1)
         earlier = [r for r in rounds(folder, run_id) if r < round]
         return read_version(folder, run_id, earlier[-1]) if earlier else None
     parent = fields["parent"]

@@ -88,8 +88,10 @@ def append(folder: Path, run_id: str, event: Event, *entries: Entry) -> None:
         json.dumps({"event": event, "when": when, **vars(entry)}, sort_keys=True) + "\n" for entry in entries
     )
     with path.open("a+b") as file:
-        file.seek(0)
-        file.truncate(file.read().rfind(b"\n") + 1)
+        end = file.seek(0, os.SEEK_END)
+        if end and os.pread(file.fileno(), 1, end - 1) != b"\n":
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
         file.write(text.encode())
         file.flush()
         os.fsync(file.fileno())

@@ -41,8 +41,15 @@ class Version:
 
 
 def canonical(manifest: dict[str, Any]) -> bytes:
-    """The bytes of a manifest's file: sorted, indented JSON, which has no NaN."""
-    return (json.dumps(manifest, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
+    """The bytes of a manifest's file: sorted JSON, which has no NaN, a line a field.
+
+    Indenting all of it would read better, and take json's slow writer: half a millisecond a round.
+    """
+    lines = (
+        f"{json.dumps(name)}: {json.dumps(manifest[name], sort_keys=True, allow_nan=False)}"
+        for name in sorted(manifest)
+    )
+    return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
 
 
 def as_version(path: Path, content: bytes) -> Version:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Lock
 from typing import final
 
 from server.records import Observer, RoundRecord, RunRecord, RunSummary
@@ -47,19 +48,24 @@ def fan_out(told: Sequence[Observer]) -> Observer:
 class _FanOut:
     def __init__(self, told: tuple[Observer, ...]) -> None:
         self._told = told
+        self._one_at_a_time = Lock()
 
     def on_start(self, run: RunRecord) -> None:
-        for observer in self._told:
-            observer.on_start(run)
+        with self._one_at_a_time:
+            for observer in self._told:
+                observer.on_start(run)
 
     def on_phase(self, round: int, phase: str, done: int, of: int) -> None:
-        for observer in self._told:
-            observer.on_phase(round, phase, done, of)
+        with self._one_at_a_time:
+            for observer in self._told:
+                observer.on_phase(round, phase, done, of)
 
     def on_round(self, record: RoundRecord) -> None:
-        for observer in self._told:
-            observer.on_round(record)
+        with self._one_at_a_time:
+            for observer in self._told:
+                observer.on_round(record)
 
     def on_end(self, summary: RunSummary) -> None:
-        for observer in self._told:
-            observer.on_end(summary)
+        with self._one_at_a_time:
+            for observer in self._told:
+                observer.on_end(summary)

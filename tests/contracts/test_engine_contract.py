@@ -1,4 +1,4 @@
-"""One run, however it is carried out: the same bits in process, and with 1, 2 or 3 Ray actors."""
+"""One run, however it is carried out: the same bits in process, in forked processes, and with 1, 2 or 3 Ray actors."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -29,7 +29,7 @@ MATRIX = [
 
 @pytest.fixture(scope="module")
 def one_ray() -> Iterator[None]:
-    """Ray started once; RayActors joins it, and leaves it running."""
+    """Ray started once; a RayPool joins it, and leaves it running."""
     import ray
 
     from clients.actor import start_ray
@@ -65,6 +65,16 @@ def test_actors_give_the_bits_of_the_calling_process(
     summary = read_json(there / "summary.json")
     assert summary["engine"] == "ray" and summary["num_actors"] == actors
     assert summary["private_examples_read_by"] == "actors"
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+@pytest.mark.parametrize("case", CASES)
+def test_forked_processes_give_them_too(case: str, processes: int, settings: Settings, told: Told) -> None:
+    overrides = (*CASES[case], "engine.unit_size=1", "num_rounds=3")
+    here = simulate(settings(*overrides, name="here"))
+    there = simulate(settings(*overrides, "engine=forked", f"engine.num_actors={processes}", name="there"))
+    assert evidence(there, told) == evidence(here, told)
+    assert read_json(there / "summary.json")["private_examples_read_by"] == "processes forked from this one"
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -70,7 +70,7 @@ CASES: list[tuple[list[str], str]] = [
     (["partition=shard"], message("partition", "shard", "one of concept_shift, ") + ".*closest is shards"),
     (["strategy=fedavgn"], message("strategy", "fedavgn", "one of bulyan, ") + ".*closest is fedavg"),
     (["algorithm=fedsgd"], message("algorithm", "fedsgd", "one of fedadam, fedavg, fedprox, scaffold")),
-    (["engine=spark"], message("engine", "spark", "one of auto, inprocess, ray")),
+    (["engine=spark"], message("engine", "spark", "one of auto, forked, inprocess, ray")),
     (["client=5"], message("client", "5", "one of adam, personal, sgd")),
     (["experiment=foo"], message("experiment", "foo", "one of ") + ".*mnist_cnn"),
     # types

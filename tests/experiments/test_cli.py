@@ -111,7 +111,7 @@ def completed(*words: str) -> list[str]:
     [
         (["simulate", "dataset=mn"], ["dataset=mnist"]),
         (["simulate", "dataset", "=", "mn"], ["mnist"]),  # as bash cuts it
-        (["simulate", "engine", "="], ["auto", "inprocess", "ray"]),
+        (["simulate", "engine", "="], ["auto", "forked", "inprocess", "ray"]),
         (["simulate", "client.l"], ["client.local_epochs=", "client.local_steps=", "client.learning_rate="]),
         (["simulate", "dataset=csv", "dataset.l"], ["dataset.label="]),
         (["simulate", "dataset", "=", "csv", "dataset.l"], ["dataset.label="]),

@@ -1,4 +1,4 @@
-"""Actors that die: their units run again elsewhere, to the same bits; a client that kills every actor is given up."""
+"""Workers that die: their units run again elsewhere, to the same bits; a client that kills them is quarantined."""
 
 import os
 import signal
@@ -20,6 +20,7 @@ Told = Callable[[Path], list[dict[str, Any]]]
 
 DEADLY = """
 import os
+import time
 import torch
 from torch import nn
 
@@ -32,8 +33,16 @@ class Deadly(nn.Module):
 
     def forward(self, x):
         if self.training and os.getpid() != self.pid and bool((x == self.only).any()):
-            os._exit(1)
+            self.end()
         return self.layer(x)
+
+    def end(self):
+        os._exit(1)
+
+
+class Hanging(Deadly):
+    def end(self):
+        time.sleep(600)
 """
 
 
@@ -56,22 +65,31 @@ def one_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)
 
 
-def actors() -> list[psutil.Process]:
+def workers(engine: str) -> list[psutil.Process]:
+    """Actors by their name; forked workers are the children of a child that was forked too."""
     found = []
     for process in psutil.Process().children(recursive=True):
         try:
-            if any("ClientActor" in part for part in process.cmdline()[:1]):
+            name = process.cmdline()
+            actor = any("ClientActor" in part for part in name[:1])
+            forked = name == psutil.Process().cmdline() and process.ppid() != os.getpid()
+            if actor if engine == "ray" else forked:
                 found.append(process)
         except psutil.Error:
             continue
     return found
 
 
-@pytest.mark.ray
-def test_a_killed_actor_costs_time_and_nothing_else(one_ray: Path, settings: Settings, told: Told) -> None:
+ENGINES = [pytest.param("ray", marks=pytest.mark.ray), "forked"]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_killed_worker_costs_time_and_nothing_else(
+    engine: str, one_ray: Path, settings: Settings, told: Told
+) -> None:
     work = ("num_rounds=4", "client.local_epochs=15", "engine.unit_size=1", "algorithm=scaffold")
     here = simulate(settings(*work, name="here"))
-    config = settings(*work, "engine=ray", "engine.num_actors=2", name="there")
+    config = settings(*work, f"engine={engine}", "engine.num_actors=2", name="there")
     killed: list[int] = []
 
     def kill() -> None:
@@ -79,7 +97,7 @@ def test_a_killed_actor_costs_time_and_nothing_else(one_ray: Path, settings: Set
         for rounds in (1, 2):
             while not lines.exists() or lines.read_text().count("\n") <= rounds:
                 time.sleep(0.005)
-            for process in actors()[:1]:
+            for process in workers(engine)[:1]:
                 os.kill(process.pid, signal.SIGKILL)
                 killed.append(process.pid)
 
@@ -87,23 +105,39 @@ def test_a_killed_actor_costs_time_and_nothing_else(one_ray: Path, settings: Set
     killer.start()
     there = simulate(config)
     killer.join(timeout=10)
-    assert killed, "no actor was found"
+    assert killed, "no worker was found"
     assert told(there) == told(here)
 
 
-@pytest.mark.ray
-def test_a_client_that_kills_every_actor_is_named_and_the_others_count(
-    one_ray: Path, settings: Settings, told: Told
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("unit_size", [1, 6])
+def test_a_client_that_kills_its_worker_is_quarantined_and_the_others_count(
+    engine: str, unit_size: int, one_ray: Path, settings: Settings, told: Told
 ) -> None:
     from fl.data.store import open_store
 
     data = simulate(settings("num_rounds=1", name="data"))
     only = float(open_store(data / "devices" / "partitions").partition(3).train.x[0, 0])
     model = ("model=custom", "model._target_=deadly.Deadly", f"model.only={only!r}", f"model.pid={os.getpid()}")
-    everyone = ("cohort_size=6", "num_rounds=1", "engine.unit_size=1", "engine=ray", "engine.num_actors=2")
-    run = simulate(settings(*everyone, *model, "server=random", name="deadly"))
-    (line,) = told(run)[1:]
-    assert line["clients"] == {"asked": 6, "answered": 5, "failed": 1, "refused": 0, "late": 0}
-    (failed,) = line["failed"]
-    assert failed["client"] == 3 and "its process died" in failed["reason"]
+    everyone = ("cohort_size=6", "num_rounds=3", f"engine.unit_size={unit_size}", "engine.num_actors=2")
+    run = simulate(settings(*everyone, *model, "server=random", f"engine={engine}", name="deadly"))
+    for line in told(run)[1:]:
+        assert line["clients"] == {"asked": 6, "answered": 5, "failed": 1, "refused": 0, "late": 0}
+        (failed,) = line["failed"]
+        assert failed["client"] == 3 and "quarantined: its process died twice" in failed["reason"]
     assert read_json(run / "summary.json")["status"] == "finished"
+
+
+def test_a_client_that_hangs_is_late_and_its_worker_replaced(one_ray: Path, settings: Settings, told: Told) -> None:
+    """Of every round it is asked in; the round closes at its deadline, with all others."""
+    from fl.data.store import open_store
+
+    data = simulate(settings("num_rounds=1", name="data"))
+    only = float(open_store(data / "devices" / "partitions").partition(3).train.x[0, 0])
+    model = ("model=custom", "model._target_=deadly.Hanging", f"model.only={only!r}", f"model.pid={os.getpid()}")
+    everyone = ("cohort_size=6", "num_rounds=4", "engine.unit_size=1", "engine=forked", "engine.num_actors=2")
+    began = time.monotonic()
+    run = simulate(settings(*everyone, *model, "server=random", "server.deadline_seconds=1.5", name="hanging"))
+    assert time.monotonic() - began < 4 * (1.5 + 2.0) + 5.0
+    for line in told(run)[1:]:
+        assert line["clients"] == {"asked": 6, "answered": 5, "failed": 0, "refused": 0, "late": 1}

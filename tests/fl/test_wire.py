@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 
 import flwr.app
 import numpy as np
@@ -179,7 +180,7 @@ def test_a_stock_strategy_gets_local_parameters_and_plain_numbers():
 
 
 def test_a_units_reply_is_sums_and_a_column_a_number():
-    rows = [wire.update_row(UPDATE, 60.0), wire.update_row(Update(**{**vars(UPDATE), "client": 18}), 1.0)]
+    rows = [wire.update_row(UPDATE, 60.0), wire.update_row(replace(UPDATE, client=18), 1.0)]
     content = wire.sum_reply({"w": MANY[0]}, {"c": MANY[1]}, rows, bytes_up=112)
     again = recorddict_from_proto(recorddict_to_proto(content))
     assert again["clients"]["bytes-up"] == 112

@@ -182,7 +182,12 @@ def test_a_regression_answers_in_the_unit_of_its_target():
         (cnn.build, TABLE, {}, r"model: got cnn for inputs of shape \(3,\), allowed: inputs of shape \(channels"),
         (cnn.build, Signature("classification", (1, 3, 9), "float32", 2), {}, "both sides at least 4"),
         (mlp.build, TEXT, {}, "model: got mlp for tokens, allowed: lstm or transformer"),
-        (mlp.build, TABLE, {}, "model: got mlp for a table with missing values, allowed: logistic or table_mlp"),
+        (
+            mlp.build,
+            TABLE,
+            {},
+            "model: got mlp for a table with missing values, allowed: logistic, table_mlp or xgboost",
+        ),
         (softmax.build, TEXT, {}, "model: got softmax for tokens"),
         (logistic.build, MNIST, {}, r"model: got logistic for float32 inputs of shape \(1, 28, 28\), allowed: a table"),
         (table_mlp.build, TEXT, {}, "model: got table_mlp for int64 inputs"),

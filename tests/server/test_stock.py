@@ -21,13 +21,14 @@ STRATEGIES = sorted(
     path.stem for path in (Path(__file__).parents[2] / "conf" / "strategy").glob("*.yaml") if path.stem != "own"
 )
 TREES = {"fedxgbbagging", "fedxgbcyclic"}
-ARRAYS = [name for name in STRATEGIES if name not in TREES]
 COHORT = {"bulyan": 7}  # at least 4 num_malicious_nodes + 3
+ASKED = {**COHORT, "fedxgbcyclic": 1}
 
 
 def chosen(name: str) -> tuple[str, ...]:
     size = COHORT.get(name, 4)
-    return (f"strategy={name}", f"dataset.clients={size + 1}", f"cohort_size={size}")
+    two = ("dataset.classes=2", "model.subsample=0.8") if name in TREES else ()
+    return (f"strategy={name}", f"dataset.clients={size + 1}", f"cohort_size={size}", *two)
 
 
 def test_there_is_a_file_for_every_strategy_of_flower() -> None:
@@ -36,7 +37,7 @@ def test_there_is_a_file_for_every_strategy_of_flower() -> None:
     assert targets == set(flower.__all__) - {"Result", "Strategy"}
 
 
-@pytest.mark.parametrize("name", ARRAYS)
+@pytest.mark.parametrize("name", STRATEGIES)
 def test_four_rounds_are_two_and_two_more(name: str, settings: Settings, told: Told) -> None:
     """Moments, momentum, clipping norms and the noise's draws are all there again after a stop."""
     whole = simulate(settings(*chosen(name), "num_rounds=4", name="whole"))
@@ -47,16 +48,45 @@ def test_four_rounds_are_two_and_two_more(name: str, settings: Settings, told: T
     assert told(run) == told(whole)
     summaries = [read_json(one / "summary.json") for one in (run, whole)]
     assert summaries[0]["model_sha256"] == summaries[1]["model_sha256"]
-    assert summaries[1]["rounds_completed"] == 4 and summaries[1]["clients"]["answered"] == 4 * COHORT.get(name, 4)
+    assert summaries[1]["rounds_completed"] == 4 and summaries[1]["clients"]["answered"] == 4 * ASKED.get(name, 4)
     registry = Registry(whole.parent / "registry")
     hashes = [version.model_sha256 for version in registry.versions("whole")]
     assert len(set(hashes)) == 5, "a round changed nothing"
 
 
+@pytest.mark.ray
 @pytest.mark.parametrize("name", sorted(TREES))
-def test_strategies_of_trees_say_what_they_need(name: str, settings: Settings) -> None:
-    with pytest.raises(BadInput, match=r"strategy: got \w+, allowed: .*trees"):
-        simulate(settings(*chosen(name)))
+def test_trees_have_the_same_bits_in_actors(name: str, settings: Settings) -> None:
+    runs = [
+        simulate(settings(*chosen(name), f"engine={engine}", "engine.num_actors=2", name=engine))
+        for engine in ("inprocess", "ray")
+    ]
+    hashes = [read_json(run / "summary.json")["model_sha256"] for run in runs]
+    assert hashes[0] == hashes[1]
+
+
+def test_devices_boost_trees_of_their_own(settings: Settings) -> None:
+    run = simulate(settings(*chosen("fedxgbcyclic"), "client.personal=true", "client.personal_epochs=3"))
+    assert len((run / "personal.jsonl").read_text().splitlines()) == 5
+
+
+BAD_TREES = [
+    (("strategy=fedxgbbagging", "model=mlp"), r"model: got fl\.models\.mlp\.build, allowed: xgboost"),
+    (("strategy=fedadam", "model=xgboost"), r"strategy: got FedAdam, allowed: fedxgbbagging or fedxgbcyclic"),
+    (("model=xgboost",), r"strategy: got own, allowed: fedxgbbagging or fedxgbcyclic"),
+    (("strategy=fedxgbbagging",), r"strategy: got fedxgbbagging, for 3 classes, allowed: fedxgbcyclic"),
+    (
+        ("strategy=fedxgbbagging", "dataset.classes=2", "model.local_rounds=2"),
+        r"model\.local_rounds: got 2, allowed: 1 with fedxgbbagging",
+    ),
+    (("strategy=fedxgbcyclic", "client.sends=personal"), r"client\.sends: got personal, allowed: fresh"),
+]
+
+
+@pytest.mark.parametrize("overrides, message", BAD_TREES)
+def test_trees_and_networks_are_kept_apart(overrides: tuple[str, ...], message: str, settings: Settings) -> None:
+    with pytest.raises(BadInput, match=message):
+        simulate(settings(*overrides))
 
 
 def test_flowers_average_is_ours(settings: Settings) -> None:
