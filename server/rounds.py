@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -30,7 +30,7 @@ from server.over_clients import over_clients
 from server.policies import AvailableGrid, Policies, may_commit, may_go_on
 from server.records import CLIENT_COUNTS, PHASES, Observer, RoundRecord
 from server.replies import Tally, reports, tally
-from server.strategy import wait_for_nodes
+from server.strategy import AlgorithmStrategy, wait_for_nodes
 
 LOWER_IS_BETTER = ("loss", "mse", "rmse", "mae", "perplexity")
 
@@ -290,6 +290,8 @@ class RoundLoop:
         return self.grid if len(allowed) == len(nodes) else AvailableGrid(self.grid, allowed)
 
     def _random(self, purpose: str, round: int, attempt: int) -> Any:
+        if isinstance(self.strategy, AlgorithmStrategy):  # all its draws have addresses
+            return nullcontext()
         return process_wide(self.seed, purpose=f"{purpose}/{attempt}", round=round)
 
     def _in_dtype(self, arrays: ArrayRecord, like: Parameters) -> Parameters:

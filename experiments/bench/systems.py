@@ -97,6 +97,11 @@ def flower() -> System:
     return System("flower", partial(_driver, python=sys.executable, module="flower_rounds"), _read_record, _alone)
 
 
+def floor() -> System:
+    """The same rounds by hand, with nothing round them: what there is to reach on this machine."""
+    return System("no framework", partial(_driver, python=sys.executable, module="floor_rounds"), _read_record, _alone)
+
+
 def pfl(python: str) -> System:
     """pfl-research by an interpreter that has it, with as many processes as ours."""
     return System("pfl", partial(_pfl, python=python), _read_record, _alone)
