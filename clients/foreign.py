@@ -77,6 +77,7 @@ class Worker:
     """A hand and what it is doing. ``known``: numbers of the buffers it holds."""
 
     hand: Hand
+    reader: frames.Reader
     ready: bool = False
     running: dict[str, Job] = field(default_factory=dict)
     known: set[int] = field(default_factory=set)
@@ -120,7 +121,7 @@ class Crew:
         self._answers: list[Frame] = []
         try:
             for _ in range(size):
-                self._workers.append(Worker(hire()))
+                self._workers.append(Worker(hand := hire(), frames.Reader(hand.socket)))
         except BaseException:
             self.close()
             raise
@@ -162,21 +163,23 @@ class Crew:
             self._jobs[job_id].abandoned = time.monotonic()
 
     def read(self, source: socket.socket) -> None:
-        """Take one frame from a hand, or notice its death."""
+        """Take what a hand has sent, or notice its death."""
         worker = next(w for w in self._workers if w.hand.socket is source)
         try:
-            header, buffers = frames.receive(source)
+            self._hear(worker, *worker.reader.receive())
+            while worker.reader.holds_a_frame:
+                self._hear(worker, *worker.reader.receive())
         except (EOFError, OSError):
             self._replace(worker)
-            self._feed()
-            return
+        self._feed()
+
+    def _hear(self, worker: Worker, header: dict[str, Any], buffers: list[Buffer]) -> None:
         if header["op"] == "failed" or (header["op"] == "died" and not worker.ready):
             raise ClientAppNotLoaded(header["trace"])
         if header["op"] == "ready":
             worker.ready = True
         elif header["op"] == "reply":
             self._take(worker, header, buffers)
-        self._feed()
 
     def answers(self) -> list[Frame]:
         """Replies since the last call, for the ServerApp."""
@@ -260,6 +263,7 @@ class Crew:
         if at is None and not worker.ready:
             raise ClientAppNotLoaded("the process that was to run the ClientApp ended while it loaded it\n")
         worker.hand, worker.ready, worker.running, worker.known = self._hire(), False, {}, set()
+        worker.reader = frames.Reader(worker.hand.socket)
         if at is not None:
             at.attempts += 1
             self._crashes[at.partition] = self._crashes.get(at.partition, 0) + 1

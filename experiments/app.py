@@ -31,8 +31,11 @@ def run(
         Path | None, typer.Option("--run-dir", help="Where the run goes.", show_default="a new folder in outputs/")
     ] = None,
     run_config: Annotated[
-        str, typer.Option("--run-config", "-c", help='Settings of the app to override: "lr=0.1 rounds=5".')
-    ] = "",
+        list[str] | None,
+        typer.Option(
+            "--run-config", "-c", help="Settings of the app to override: \"lr=0.1 name='text'\", or a TOML file."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of every draw of randomness.")] = 1,
     engine: Annotated[
         str, typer.Option("--engine", help="auto, inprocess (one process for all clients) or ray (actors).")
@@ -55,12 +58,12 @@ def run(
     if server is None and client is None:
         if path is None:
             raise BadInput(key="PATH", got="nothing", allowed="the folder of a Flower app, or --server and --client")
-        spec = read_app(path, run_config)
+        spec = read_app(path, *(run_config or ()))
     else:
         for key, reference in (("--server", server), ("--client", client)):
             check_reference(reference, key=key)
         folder = (path or Path()).expanduser().resolve()
-        spec = AppSpec(folder, str(server), str(client), read_overrides(run_config))
+        spec = AppSpec(folder, str(server), str(client), read_overrides(*(run_config or ())))
     fresh = Path("outputs") / f"{spec.folder.name}-{datetime.now().astimezone():%Y-%m-%d_%H-%M-%S}"
     options = Options(
         num_clients=num_clients,

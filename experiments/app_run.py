@@ -299,11 +299,16 @@ def _heard(frame: Frame, crew: Crew, versions: Versions, phase: _Phase) -> bool:
 
 
 def _pass_on(server: Hand, crew: Crew, versions: Versions, phase: _Phase) -> None:
-    for header, buffers in crew.answers():
-        phase.done += 1
-        try:
-            frames.send(server.socket, header, buffers)
-        except OSError:
-            return  # it is gone: that is seen when its socket is read
+    answers = crew.answers()
+    if not answers:
+        return
+    phase.done += len(answers)
+    replies = [{**header, "buffers": len(buffers)} for header, buffers in answers]
+    try:
+        frames.send(
+            server.socket, {"op": "replies", "replies": replies}, [b for _, buffers in answers for b in buffers]
+        )
+    except OSError:
+        return  # it is gone: that is seen when its socket is read
     if versions.started and phase.round:
         versions.observer.on_phase(phase.round, phase.kind, phase.done, phase.of)

@@ -27,7 +27,7 @@ class AppSpec:
     run_config: Mapping[str, Any]
 
 
-def read_app(path: Path, run_config: str) -> AppSpec:
+def read_app(path: Path, *run_config: str) -> AppSpec:
     """The app in a folder with a pyproject.toml. Raises BadInput by the key the user wrote."""
     folder = path.expanduser().resolve()
     file = folder / PYPROJECT
@@ -42,7 +42,7 @@ def read_app(path: Path, run_config: str) -> AppSpec:
     for name in ("serverapp", "clientapp"):
         check_reference(components.get(name), key=f"{file}: tool.flwr.app.components.{name}")
     config = flat(settings.get("config") or {}, key=f"{file}: tool.flwr.app.config")
-    given = read_overrides(run_config)
+    given = read_overrides(*run_config)
     for name in given:
         if name not in config:
             raise BadInput(key="--run-config", got=name, allowed=one_of(sorted(config), name) or "nothing: none is set")
@@ -55,14 +55,18 @@ def check_reference(reference: Any, *, key: str) -> None:
         raise BadInput(key=key, got=reference, allowed='MODULE:OBJECT, such as "my_app.server_app:app"')
 
 
-def read_overrides(text: str) -> dict[str, Any]:
-    """``k=v k2="v 2"`` with TOML's values, as `flwr run` takes them, or the name of a TOML file.
+def read_overrides(*texts: str) -> dict[str, Any]:
+    """``k=v k2="v 2"`` with TOML's values, as `flwr run` takes them, or names of TOML files; later ones win.
 
-    >>> read_overrides('lr=0.1 name="a b" server.rounds=3')
-    {'lr': 0.1, 'name': 'a b', 'server.rounds': 3}
+    >>> read_overrides('lr=0.1 name="a b" server.rounds=3', "lr=0.2")
+    {'lr': 0.2, 'name': 'a b', 'server.rounds': 3}
     """
-    if text.endswith(".toml") and Path(text).is_file():
-        pairs = Path(text).read_text(encoding="utf-8")
+    return {name: value for text in texts for name, value in _overrides(text).items()}
+
+
+def _overrides(text: str) -> dict[str, Any]:
+    if text.endswith(".toml") and "=" not in text:
+        pairs = _text_of(Path(text).expanduser())
     elif PAIR.sub("", text).strip():
         raise BadInput(key="--run-config", got=text, allowed='pairs such as: learning-rate=0.1 name="text"')
     else:
@@ -72,6 +76,15 @@ def read_overrides(text: str) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         allowed = f'values as in TOML: 1, 0.1, true, "text" ({error})'
         raise BadInput(key="--run-config", got=text, allowed=allowed) from error
+
+
+def _text_of(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(
+            key="--run-config", got=str(file), allowed=f"a file in TOML that can be read ({error})"
+        ) from error
 
 
 def flat(values: Mapping[str, Any], *, key: str, prefix: str = "") -> dict[str, Any]:

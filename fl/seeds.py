@@ -40,17 +40,22 @@ def process_wide(seed: int, *, purpose: str, round: int = 0, client: int = -1) -
     For code that cannot be handed a generator: building modules, modules that draw, stock Flower strategies, foreign
     apps. Costs about a quarter of a millisecond.
     """
-    import torch
-
-    number = address(seed, purpose=purpose, round=round, client=client)
     before = process_wide_state()
-    random.seed(number)
-    np.random.seed(number % 2**32)
-    torch.default_generator.manual_seed(number % 2**63)  # torch.manual_seed takes 400 times as long over GPUs
+    seed_process_wide(seed, purpose=purpose, round=round, client=client)
     try:
         yield
     finally:
         restore_process_wide(before)
+
+
+def seed_process_wide(seed: int, *, purpose: str, round: int = 0, client: int = -1) -> None:
+    """Seed them by address for good: for a process in which nothing else draws, as that of a foreign ClientApp."""
+    import torch
+
+    number = address(seed, purpose=purpose, round=round, client=client)
+    random.seed(number)
+    np.random.seed(number % 2**32)
+    torch.default_generator.manual_seed(number % 2**63)  # torch.manual_seed takes 400 times as long over GPUs
 
 
 def process_wide_state() -> tuple[Any, ...]:

@@ -6,6 +6,7 @@ own address. So it does not matter which process it comes to, nor what was done 
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import socket
@@ -30,12 +31,16 @@ class Client:
         process.begin(setting["folder"], parent=parent)
         from flwr.clientapp import ClientApp
 
+        from . import records
+
+        records.installed()
         self.setting = setting
         self.buffers: dict[int, Buffer] = {}
         self.seeds = process.seeds()
         process.identify(setting["run_id"], 0)
         with self.seeds.process_wide(setting["seed"], purpose="app/import"):
             self.app = process.load_app(setting["clientapp"], setting["folder"], ClientApp)
+        gc.freeze()  # what is loaded stays: no collection needs to look through it again
 
     def work(self, header: Mapping[str, Any], buffers: Sequence[Buffer], answer: Answer) -> None:
         """Do the jobs of one frame, one after the other; ``answer`` is called with each reply as it is there."""
@@ -57,10 +62,10 @@ class Client:
         content: list[Buffer] = []
         error = meta = kept = None
         try:
-            with self.seeds.process_wide(
+            self.seeds.seed_process_wide(
                 self.setting["seed"], purpose=job["purpose"], round=job["round"], client=job["partition"]
-            ):
-                reply = self.app(message=message, context=context)
+            )
+            reply = self.app(message=message, context=context)
             if not isinstance(reply, Message):
                 raise TypeError(f"the ClientApp returned a {type(reply).__name__}, not a Message")
             if context.run_config != self.setting["run_config"]:
@@ -78,7 +83,7 @@ class Client:
                 kept = None
         except _Changed as failure:
             error, content = [UNKNOWN, _reason(ValueError(str(failure)))], []
-        except Exception as failure:  # noqa: BLE001  whatever a client's code raises, its message is answered
+        except (Exception, SystemExit) as failure:  # noqa: BLE001  whatever a client's code raises is its answer
             traceback.print_exc()
             error, content = [RAISED, _reason(ClientAppException(str(failure)))], []
         header = {

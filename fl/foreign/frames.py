@@ -43,16 +43,61 @@ def send(to: socket.socket, header: Mapping[str, Any], buffers: Sequence[Buffer]
 
 def receive(source: socket.socket) -> Frame:
     """Read one frame. Raises EOFError where the other end is gone, also in the middle of a frame."""
-    header_bytes, count = _SIZES.unpack(_exactly(source, _SIZES.size))
-    lengths = struct.unpack(f"<{count}Q", _exactly(source, 8 * count))
-    header = json.loads(_exactly(source, header_bytes))
-    buffers: list[Buffer] = [_exactly(source, length) for length in lengths]
-    return header, buffers
+    return Reader(source, ahead=0).receive()
 
 
-def _exactly(source: socket.socket, length: int) -> bytearray:
-    content = bytearray(length)
-    view = memoryview(content)
+class Reader:
+    """Frames from one socket, which nobody else reads: up to ``ahead`` bytes are taken at a time, frames or not."""
+
+    def __init__(self, source: socket.socket, *, ahead: int = SMALL) -> None:
+        self._source, self._ahead, self._held = source, ahead, memoryview(b"")
+
+    def receive(self) -> Frame:
+        """As the function of that name."""
+        header_bytes, count = _SIZES.unpack(self._take(_SIZES.size))
+        lengths = struct.unpack(f"<{count}Q", self._take(8 * count))
+        header = json.loads(self._take(header_bytes))
+        return header, [self._take(length) for length in lengths]
+
+    @property
+    def holds_a_frame(self) -> bool:
+        """Whether the next frame has been read ahead, whole: waiting for the socket would not tell."""
+        held = self._held
+        if len(held) < _SIZES.size:
+            return False
+        header_bytes, count = _SIZES.unpack_from(held)
+        start = _SIZES.size + 8 * int(count)
+        if len(held) < start:
+            return False
+        lengths: tuple[int, ...] = struct.unpack_from(f"<{count}Q", held, _SIZES.size)
+        return len(held) >= start + int(header_bytes) + sum(lengths)
+
+    def _take(self, length: int) -> bytearray:
+        while not self._held and 0 < length < self._ahead:
+            self._held = memoryview(self._some())
+        content = bytearray(length)
+        had = min(length, len(self._held))
+        content[:had] = self._held[:had]
+        self._held = self._held[had:]
+        if had == length:
+            return content
+        if length - had < self._ahead:
+            content[had:] = self._take(length - had)
+            return content
+        _fill(self._source, memoryview(content)[had:])
+        return content
+
+    def _some(self) -> bytes:
+        try:
+            got = self._source.recv(self._ahead)
+        except ConnectionError as error:
+            raise EOFError(str(error)) from error
+        if not got:
+            raise EOFError("the other end is closed")
+        return got
+
+
+def _fill(source: socket.socket, view: memoryview) -> None:
     while view.nbytes:
         try:
             got = source.recv_into(view)
@@ -61,4 +106,3 @@ def _exactly(source: socket.socket, length: int) -> bytearray:
         if not got:
             raise EOFError("the other end is closed")
         view = view[got:]
-    return content

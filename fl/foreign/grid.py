@@ -6,6 +6,7 @@ A push never waits and a pull never asks: replies arrive by themselves, in a thr
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import threading
@@ -23,7 +24,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
 from . import frames
-from .frames import Buffer, Frame
+from .frames import Buffer
 from .records import decode, encode
 
 GONE = (
@@ -48,7 +49,7 @@ class AppGrid(Grid):
         self._nodes = range(first_node, first_node + num_clients)
         self._sending = threading.Lock()
         self._changed = threading.Condition()
-        self._open: dict[str, Message] = {}
+        self._open: dict[str, Metadata] = {}
         self._replies: dict[str, Message] = {}
         self._sent = 0
         self._seen: Counter[tuple[int, str]] = Counter()
@@ -133,29 +134,32 @@ class AppGrid(Grid):
         ends = None if timeout is None else time.monotonic() + timeout
         replies: dict[str, Message] = {}
         with self._changed:
+            missing = dict.fromkeys(ids)
+            expires = self._first_expiry(missing)
             while True:
-                for message_id in ids:
-                    if message_id not in replies and (reply := self._pull(message_id)) is not None:
-                        replies[message_id] = reply
-                left = None if ends is None else ends - time.monotonic()
-                if len(replies) == len(ids) or (left is not None and left <= 0):
+                over = time.time() > expires
+                for message_id in list(missing):
+                    if over or message_id in self._replies or message_id not in self._open:
+                        reply = self._pull(message_id)
+                        if reply is not None:
+                            replies[message_id] = reply
+                            del missing[message_id]
+                if over:
+                    expires = self._first_expiry(missing)
+                left = threading.TIMEOUT_MAX if ends is None else ends - time.monotonic()
+                if not missing or left <= 0:
                     break
-                self._changed.wait(self._patience(ids, replies, left))
-            late = [message_id for message_id in ids if message_id not in replies]
-            for message_id in late:
+                self._changed.wait(min(left, max(0.0, expires - time.time()) + 0.001, threading.TIMEOUT_MAX))
+            for message_id in missing:
                 self._open.pop(message_id, None)
-        if late:
-            self.tell({"op": "abandon", "ids": late})
+        if missing:
+            self.tell({"op": "abandon", "ids": list(missing)})
         return [replies[message_id] for message_id in ids if message_id in replies]
 
-    def _patience(self, ids: Sequence[str], replies: Mapping[str, Message], left: float | None) -> float | None:
-        """Seconds until something can happen without a reply: the time is over, or a message expires."""
-        waiting = [self._open[i].metadata for i in ids if i not in replies and i in self._open]
-        expires = min((m.created_at + m.ttl for m in waiting), default=None)
-        if expires is None:
-            return left
-        until = max(0.0, expires - time.time()) + 0.001
-        return min(until, threading.TIMEOUT_MAX if left is None else left)
+    def _first_expiry(self, ids: Iterable[str]) -> float:
+        """When the first of these messages that are open expires."""
+        waiting = [self._open[i] for i in ids if i in self._open]
+        return min((metadata.created_at + metadata.ttl for metadata in waiting), default=math.inf)
 
     def _job(self, message: Message, content: int) -> dict[str, Any]:
         metadata = message.metadata
@@ -166,8 +170,8 @@ class AppGrid(Grid):
             self._sent += 1
             message_id = f"{self._sent:032x}"
             metadata.__dict__["_message_id"] = message_id
-            # What the reply is to: the instruction as it is now, without its content.
-            copied = Metadata(
+            # What the reply is to, as it is now.
+            self._open[message_id] = Metadata(
                 run_id=metadata.run_id,
                 message_id=message_id,
                 src_node_id=metadata.src_node_id,
@@ -180,7 +184,6 @@ class AppGrid(Grid):
                 src_task_id=metadata.src_task_id,
                 dst_task_id=metadata.dst_task_id,
             )
-            self._open[message_id] = make_message(metadata=copied, content=RecordDict())
         return {
             "id": message_id,
             "partition": metadata.dst_node_id - self._nodes.start,
@@ -203,22 +206,26 @@ class AppGrid(Grid):
             reply = self._replies.pop(message_id)
             return _expired_reply(reply) if _expired(reply.metadata) else reply
         if message_id in self._open:
-            if not _expired(self._open[message_id].metadata):
+            if not _expired(self._open[message_id]):
                 return None
             del self._open[message_id]
         return _unavailable(message_id, self._run.run_id)
 
     def _listen(self) -> None:
+        reader = frames.Reader(self._driver)
         while True:
             try:
-                frame = frames.receive(self._driver)
+                header, buffers = reader.receive()
             except (EOFError, OSError):
                 os._exit(1)
             with self._changed:
-                to = self._open.pop(frame[0]["id"], None)
-                if to is not None:
-                    self._replies[frame[0]["id"]] = _reply(frame, to)
-                    self._changed.notify_all()
+                start = 0
+                for row in header["replies"]:
+                    to = self._open.pop(row["id"], None)
+                    if to is not None:
+                        self._replies[row["id"]] = _reply(row, buffers[start : start + row["buffers"]], to)
+                    start += row["buffers"]
+                self._changed.notify_all()
 
 
 def _check(message: Message) -> None:
@@ -227,15 +234,30 @@ def _check(message: Message) -> None:
         raise ValueError(f"Invalid message: {message}")
 
 
-def _reply(frame: Frame, to: Message) -> Message:
-    header, buffers = frame
-    answer: Any = Error(*header["error"]) if header["error"] else decode(buffers[0], buffers[1:])
-    reply = Message(answer, reply_to=to)
-    reply.metadata.__dict__["_message_id"] = f"{header['id']}-reply"
-    if header["meta"]:
-        metadata = reply.metadata.__dict__
-        metadata["_group_id"], metadata["_created_at"], metadata["_ttl"], metadata["_message_type"] = header["meta"]
-    return reply
+def _reply(header: Mapping[str, Any], buffers: Sequence[Buffer], to: Metadata) -> Message:
+    group_id, created_at, ttl, message_type = header["meta"] or _meta_of_error(to)
+    metadata = Metadata(
+        run_id=to.run_id,
+        message_id=f"{to.message_id}-reply",
+        src_node_id=to.dst_node_id,
+        dst_node_id=to.src_node_id,
+        reply_to_message_id=to.message_id,
+        group_id=group_id,
+        created_at=created_at,
+        ttl=ttl,
+        message_type=message_type,
+        src_task_id=to.dst_task_id,
+        dst_task_id=to.src_task_id,
+    )
+    if header["error"]:
+        return make_message(metadata=metadata, error=Error(*header["error"]))
+    return make_message(metadata=metadata, content=decode(buffers[0], buffers[1:]))
+
+
+def _meta_of_error(to: Metadata) -> tuple[str, float, float, str]:
+    """Of the reply that no ClientApp has made."""
+    now = time.time()
+    return to.group_id, now, to.created_at + to.ttl - now, to.message_type
 
 
 def _expired(metadata: Metadata) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
-from flwr.app import ArrayRecord, Error, Message, RecordDict
+from flwr.app import ArrayRecord, Error, Message, MetricRecord, RecordDict
 from flwr.app.message import make_message
 from flwr.serverapp.strategy import Strategy
 
@@ -38,7 +38,10 @@ def guarded(strategy: Strategy, sent: Sequence[Message], replies: Sequence[Messa
         return list(replies)
     strict = _aggregates_as_flower(strategy) and _aggregates_as_flower(innermost)
     weight = getattr(innermost, "weighted_by_key", None) if strict else None
-    expected = {message.metadata.dst_node_id: layout_of(message.content) for message in sent if message.has_content()}
+    shared = {id(message.content): layout_of(message.content) for message in sent if message.has_content()}
+    expected = {
+        message.metadata.dst_node_id: shared.get(id(message.content)) for message in sent if message.has_content()
+    }
     layouts = [layout_of(reply.content) for reply in replies if reply.has_content()]
     usual = None if strict else _most_common([layout for layout in layouts if layout is not None])
     out = []
@@ -52,17 +55,18 @@ def guarded(strategy: Strategy, sent: Sequence[Message], replies: Sequence[Messa
 
 def objection(content: RecordDict, layout: Layout | None, weight: str | None, *, strict: bool) -> str:
     """Why a reply may not be aggregated, "" if it may. ``layout``: the shapes it must have, by name, if any."""
-    if strict and (found := len(content.array_records)) != 1:
-        return f"{found} array records, not one"
+    arrays = _of_kind(content, ArrayRecord)
+    if strict and len(arrays) != 1:
+        return f"{len(arrays)} array records, not one"
     found_layout = layout_of(content)
     if layout is not None and found_layout is not None and found_layout != layout:
         return _difference(found_layout, layout)
-    for record in content.array_records.values():
+    for record in arrays:
         for name, array in record.items():
             if why := _objection_to_values(array):
                 return f"array {name!r} {why}"
     if weight is not None:
-        records = list(content.metric_records.values())
+        records = _of_kind(content, MetricRecord)
         if len(records) != 1:
             return f"{len(records)} metric records, not one"
         return _objection_to_weight(weight, records[0].get(weight))
@@ -71,8 +75,12 @@ def objection(content: RecordDict, layout: Layout | None, weight: str | None, *,
 
 def layout_of(content: RecordDict) -> Layout | None:
     """Shapes by name of the one array record; None if there is none, or several."""
-    records: list[ArrayRecord] = list(content.array_records.values())
+    records = _of_kind(content, ArrayRecord)
     return {name: tuple(array.shape) for name, array in records[0].items()} if len(records) == 1 else None
+
+
+def _of_kind(content: RecordDict, kind: type) -> list[Any]:
+    return [record for record in content.values() if isinstance(record, kind)]
 
 
 def _objection_to_values(array: Any) -> str:

@@ -7,13 +7,16 @@ and every receiver has records of its own over bytes that nobody can change.
 
 from __future__ import annotations
 
+import math
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache, lru_cache
 from typing import Any
 
 import flwr.app
 import numpy as np
-from flwr.app import ArrayRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app.message import recorddict
 
 from .frames import Buffer
 
@@ -25,8 +28,8 @@ class Array(flwr.app.Array):
     """Flower's Array over npy bytes that lie elsewhere. Named as Flower's, which writes the name into what it sends."""
 
     def __init__(self, dtype: str, shape: tuple[int, ...], stype: str, npy: Buffer) -> None:
-        self.dtype, self.shape, self.stype = dtype, shape, stype
-        self.__dict__["npy"] = npy
+        # Not one by one: Flower's __setattr__ keeps account of changes, of which there are none yet.
+        self.__dict__.update(dtype=dtype, shape=shape, stype=stype, npy=npy)
 
     @property
     def data(self) -> bytes:
@@ -48,14 +51,8 @@ class Array(flwr.app.Array):
         if self.stype != "numpy.ndarray" or bytes(npy[:6]) != MAGIC or npy[6] != 1:
             return None
         start = 10 + int.from_bytes(npy[8:10], "little")
-        header = bytes(npy[10:start])
-        try:
-            dtype = np.dtype(self.dtype)
-        except TypeError:
-            return None
-        if ROW_MAJOR not in header or f"'descr': '{dtype.str}'".encode() not in header:
-            return None
-        if len(npy) - start != dtype.itemsize * int(np.prod(self.shape, dtype=np.int64)):
+        dtype = _plain_dtype(bytes(npy[10:start]), self.dtype)
+        if dtype is None or len(npy) - start != dtype.itemsize * math.prod(self.shape):
             return None
         values = np.frombuffer(npy, dtype=dtype, offset=start).reshape(self.shape)
         values.flags.writeable = False
@@ -71,6 +68,16 @@ class Array(flwr.app.Array):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Array, (self.dtype, self.shape, self.stype, self.data)
+
+
+@lru_cache(maxsize=1024)
+def _plain_dtype(header: bytes, name: str) -> np.dtype[Any] | None:
+    """The dtype called ``name`` if an npy header tells of row-major values of that dtype, else None."""
+    try:
+        dtype = np.dtype(name)
+    except TypeError:
+        return None
+    return dtype if ROW_MAJOR in header and f"'descr': '{dtype.str}'".encode() in header else None
 
 
 def npy_of(array: flwr.app.Array) -> Buffer:
@@ -96,20 +103,43 @@ def encode(content: RecordDict) -> tuple[bytes, list[Buffer]]:
 def decode(head: Buffer, buffers: Sequence[Buffer]) -> RecordDict:
     """The inverse of ``encode``. Only for what another process of the same app has said."""
     kind, rows = pickle.loads(head)  # noqa: S301  from the app to the app
-    content: RecordDict = kind()
+    content = _empty(kind).copy()
     following = iter(buffers)
     for name, record_kind, values in rows:
-        record = record_kind()
+        record = content.__dict__["_data"][name] = _empty(record_kind).copy()
+        # Past the checks of every key and value, which have been through them where they were put in.
         if isinstance(record, ArrayRecord):
-            for key, dtype, shape, stype in values:
-                record[key] = Array(dtype, shape, stype, next(following))
+            arrays = {key: Array(dtype, shape, stype, next(following)) for key, dtype, shape, stype in values}
+            record.__dict__["_data"].update(arrays)
         else:
-            for key, value in values.items():
-                record[key] = value
-        content[name] = record
-    return content
+            record.__dict__["_data"].update(values)
+    return content  # type: ignore[no-any-return]
+
+
+@cache
+def _empty(kind: type) -> Any:
+    return kind()
 
 
 def copy_of(content: RecordDict) -> RecordDict:
     """The same records again, sharing nothing that can be changed."""
     return decode(*encode(content))
+
+
+def installed() -> None:
+    """Let RecordDict give its records of one kind without checking and writing back each of them, which takes long."""
+    for name, kind in (
+        ("array_records", ArrayRecord),
+        ("metric_records", MetricRecord),
+        ("config_records", ConfigRecord),
+    ):
+        setattr(RecordDict, name, property(_records_of(kind), doc=getattr(RecordDict, name).__doc__))
+
+
+def _records_of(kind: type) -> Callable[[RecordDict], Any]:
+    def records(self: RecordDict) -> Any:
+        view: Any = recorddict._SyncedDict(self, kind)
+        view.__dict__["_data"].update({name: record for name, record in self.items() if isinstance(record, kind)})
+        return view
+
+    return records

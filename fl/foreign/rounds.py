@@ -282,9 +282,10 @@ def _values(replies: Sequence[Message]) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {}
     for reply in replies:
         if reply.has_content():
-            for record in reply.content.metric_records.values():
-                for name, value in _numbers(record).items():
-                    found.setdefault(name, []).append(value)
+            for record in reply.content.values():
+                if isinstance(record, MetricRecord):
+                    for name, value in _numbers(record).items():
+                        found.setdefault(name, []).append(value)
     return found
 
 
@@ -297,7 +298,7 @@ def _bytes(messages: Sequence[Message]) -> int:
     sizes: dict[int, int] = {}
     for message in messages:
         if message.has_content() and id(message.content) not in sizes:
-            records = message.content.array_records.values()
+            records = [record for record in message.content.values() if isinstance(record, ArrayRecord)]
             sizes[id(message.content)] = sum(len(npy_of(array)) for record in records for array in record.values())
     return sum(sizes[id(message.content)] for message in messages if message.has_content())
 

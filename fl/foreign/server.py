@@ -23,9 +23,10 @@ def main(driver: socket.socket) -> None:
         try:
             from flwr.serverapp import ServerApp
 
-            from . import legacy
+            from . import legacy, records
 
             legacy.installed()
+            records.installed()
             process.identify(setting["run_id"], 1)
             app = process.load_app(setting["serverapp"], setting["folder"], ServerApp)
         except BaseException:  # noqa: BLE001  the driver says what is wrong with the app, in its own words

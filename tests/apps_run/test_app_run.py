@@ -218,6 +218,13 @@ def test_a_client_that_kills_its_process_is_tried_twice_and_then_quarantined(run
 
 
 @pytest.mark.slow
+def test_a_client_that_exits_has_failed_and_its_process_has_not(run):
+    told = lines(run("exit", 'what="exit"', app="failing", clients=4))[1:]
+    assert [line["clients"]["failed"] for line in told] == [1, 1, 1]
+    assert all("enough" in line["failed"][0]["reason"] for line in told), "asked anew each round, never quarantined"
+
+
+@pytest.mark.slow
 def test_a_client_that_hangs_costs_rounds_their_time_and_no_more(run):
     told = lines(run("hang", 'what="hang" rounds=6', app="failing", clients=4))[1:]
     assert told[0]["clients"]["late"] == 1 and told[0]["clients"]["answered"] == 3

@@ -76,6 +76,15 @@ def test_what_is_wrong_with_an_override_is_named(written, text, match):
         read_app(written(GOOD), text)
 
 
+def test_later_overrides_win(written):
+    assert read_app(written(GOOD), "client.lr=0.5 rounds=4", "rounds=5").run_config == {"rounds": 5, "client.lr": 0.5}
+
+
+def test_a_file_of_overrides_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(BadInput, match=r"--run-config: got .*none\.toml.*No such file"):
+        read_overrides(str(tmp_path / "none.toml"))
+
+
 def test_overrides_from_a_file(tmp_path):
     (tmp_path / "o.toml").write_text('[client]\nlr = 0.25\nname = "a b"\n')
     assert read_overrides(str(tmp_path / "o.toml")) == {"client.lr": 0.25, "client.name": "a b"}

@@ -33,3 +33,16 @@ def test_half_a_frame_is_an_end():
             ours.sendall(b"\x10\x00\x00\x00\x01\x00")
         with pytest.raises(EOFError):
             frames.receive(theirs)
+
+
+def test_a_reader_tells_of_frames_it_has_read_ahead():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for number in range(3):
+            frames.send(ours, {"number": number}, [b"x" * number])
+        reader = frames.Reader(theirs)
+        assert not reader.holds_a_frame
+        assert reader.receive() == ({"number": 0}, [b""])
+        assert reader.holds_a_frame, "else it would be waited for although it is here"
+        assert [reader.receive()[1] for _ in range(2)] == [[b"x"], [b"xx"]]
+        assert not reader.holds_a_frame

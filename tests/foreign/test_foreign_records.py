@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fl.foreign.records import Array, copy_of, decode, encode, npy_of
+from fl.foreign.records import Array, _records_of, copy_of, decode, encode, npy_of
 
 ARRAYS = hnp.arrays(
     dtype=st.sampled_from([np.float32, np.float64, np.int64, np.uint8, np.bool_, np.complex64, np.dtype(">f4")]),
@@ -76,3 +76,16 @@ def test_column_major_arrays_and_what_is_no_npy():
 def test_arrays_are_copied_and_pickled_as_flowers_are(again):
     (array,) = copy_of(content(np.arange(3.0)))["arrays"].values()
     assert again(array) == array and type(again(array)).__qualname__ == "Array"
+
+
+@pytest.mark.parametrize("name, kind", [("array_records", ArrayRecord), ("metric_records", MetricRecord)])
+def test_records_of_one_kind_are_those_that_flower_gives(name, kind):
+    records = content(np.arange(3.0))
+    ours, theirs = _records_of(kind)(records), getattr(records, name)
+    assert type(ours) is type(theirs) and ours == theirs
+    ours["new"] = kind()
+    assert "new" in records, "what is put there is put into the whole"
+    with pytest.raises(TypeError):
+        ours["other"] = ConfigRecord()
+    del ours["new"]
+    assert "new" not in records
