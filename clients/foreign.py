@@ -30,6 +30,9 @@ MAX_ATTEMPTS = 2
 CHUNK_SECONDS, MOST_IN_A_CHUNK = 0.05, 64
 """Messages that a hand gets at a time: as many as it does in this time, and fewer towards the end of a round."""
 
+SOON_SECONDS, A_BATCH = 0.001, 32
+"""Where clients take less than this, and this many are still out, answers are better passed on in batches."""
+
 GRACE_SECONDS = 2.0
 """How long a hand may be at a message that nobody waits for any more while others do wait."""
 
@@ -180,6 +183,11 @@ class Crew:
             worker.ready = True
         elif header["op"] == "reply":
             self._take(worker, header, buffers)
+
+    @property
+    def soon(self) -> bool:
+        """Whether some answers are there, and in a moment there will be more to pass on with them."""
+        return 0 < len(self._answers) < A_BATCH <= len(self._jobs) and self._mean_seconds < SOON_SECONDS
 
     def answers(self) -> list[Frame]:
         """Replies since the last call, for the ServerApp."""

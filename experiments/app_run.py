@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from clients.foreign import ClientAppNotLoaded, Crew, Hand, process_hand
+from clients.foreign import SOON_SECONDS, ClientAppNotLoaded, Crew, Hand, process_hand
 from clients.foreign_state import States
 from clients.state import StateStore
 from experiments.app_spec import AppSpec
@@ -264,14 +264,16 @@ def _serve(server: Hand, crew: Crew, versions: Versions) -> None:
             for source in (server.socket, *sources):
                 selector.register(source, selectors.EVENT_READ, source)
             while crew.sockets == sources:
-                for key, _ in selector.select(crew.patience()):
+                events = selector.select(SOON_SECONDS if crew.soon else crew.patience())
+                for key, _ in events:
                     if key.data is not server.socket:
                         if key.data in crew.sockets:
                             crew.read(key.data)
                     elif _heard(_receive(server), crew, versions, phase):
                         return
                 crew.relieve()
-                _pass_on(server, crew, versions, phase)
+                if not (events and crew.soon):
+                    _pass_on(server, crew, versions, phase)
 
 
 def _heard(frame: Frame, crew: Crew, versions: Versions, phase: _Phase) -> bool:
