@@ -138,7 +138,6 @@ def flattened(value: Any, prefix: str = "") -> dict[str, float]:
     return {name: v for key, part in items for name, v in flattened(part, f"{prefix}/{key}").items()}
 
 
-@pytest.mark.slow
 def test_a_loop_of_its_own_over_push_and_pull(run):
     folder = run("own_loop")
     found = result(folder)
@@ -149,7 +148,6 @@ def test_a_loop_of_its_own_over_push_and_pull(run):
     assert summary(folder)["versions"].startswith("the app has a loop of its own")
 
 
-@pytest.mark.slow
 def test_queries_mods_actions_and_error_replies(run, capfd):
     found = result(run("queries", 'greeting="good day"', clients=2))
     first, size, second = found["query 0"], found["query.size 1"], found["query 2"]
@@ -165,13 +163,11 @@ def test_queries_mods_actions_and_error_replies(run, capfd):
     assert "the server is up" in out and "the server is down" in out
 
 
-@pytest.mark.slow
 def test_secure_aggregation_by_the_legacy_workflow(run):
     found = result(run("secaggplus"))
     assert found["arrays"] == pytest.approx([0.4] * 5, abs=1e-3)  # two rounds of the mean of 0, 0.1 ... 0.4
 
 
-@pytest.mark.slow
 def test_an_app_whose_modules_are_called_as_ours_are(run):
     found = result(run("shadow", clients=2))
     assert found["names"] == ["the app's own fl, its own conf"] * 2 + ["the app's own fl"]
