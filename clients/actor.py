@@ -16,13 +16,14 @@ from typing import Any
 
 import ray
 from flwr.app import RecordDict
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from clients import transport
 from clients.dispatch import Died
 from clients.setting import open_setting
 from clients.transport import Packed, Segment
 from clients.unit import Reply, answer
+from fl.errors import StorageFailed
 
 
 class ClientActor:
@@ -101,6 +102,10 @@ def _result(reference: Any) -> list[Reply] | Died:
         return result.load(copy=True) if isinstance(result, Packed) else result  # type: ignore[no-any-return]
     except (RayActorError, FileNotFoundError) as error:  # the file: it died between its answer and our look
         return Died(type(error).__name__)
+    except RayTaskError as error:
+        if isinstance(error.cause, StorageFailed):
+            raise error.cause from error
+        return Died(f"{type(error.cause).__name__}: {error.cause}"[:300])
     except RayError as error:
         return Died(f"{type(error).__name__}: {error}"[:300])
 

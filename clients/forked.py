@@ -26,6 +26,7 @@ from clients.dispatch import Died
 from clients.setting import Setting
 from clients.transport import Packed, Segment
 from clients.unit import Reply, answer
+from fl.errors import StorageFailed
 
 PR_SET_PDEATHSIG = 1
 _LENGTH = struct.Struct("<Q")
@@ -101,8 +102,10 @@ class ForkedPool:
 
     def _answer(self, worker: Worker) -> list[Reply] | Died:
         try:
-            packed: Packed = _receive(worker.socket)
-            replies: list[Reply] = packed.load(copy=True)
+            answered: Packed | StorageFailed = _receive(worker.socket)
+            if isinstance(answered, StorageFailed):
+                raise answered
+            replies: list[Reply] = answered.load(copy=True)
         except (EOFError, OSError) as error:
             return Died(type(error).__name__)
         return replies
@@ -133,7 +136,13 @@ def _work(driver: socket.socket, setting: Setting) -> NoReturn:
         results = Segment()
         while True:
             kind, clients, content = _receive(driver)
-            _send(driver, results.pack(answer(setting, kind, content.load(copy=False), clients)))
+            try:
+                answered: Packed | StorageFailed = results.pack(
+                    answer(setting, kind, content.load(copy=False), clients)
+                )
+            except StorageFailed as failure:
+                answered = failure
+            _send(driver, answered)
     os._exit(0)
 
 

@@ -13,7 +13,7 @@ from clients.setting import Setting
 from clients.training import Trained, TrainingOptions, train
 from clients.vectorized import train_stacked
 from fl.algorithms.algorithm import Correction
-from fl.errors import ClientFailed, RefusedUpdate
+from fl.errors import ClientFailed, RefusedUpdate, StorageFailed
 from fl.models.xgboost import TreeEnsemble
 from fl.parameters import Array
 
@@ -35,6 +35,8 @@ def attempt(client: int, work: Callable[[], T]) -> T | Failure:
         return work()
     except (RefusedUpdate, ClientFailed) as failure:
         return failure
+    except StorageFailed:
+        raise  # this machine's fault, and no device's
     except Exception as error:  # noqa: BLE001  see above
         return ClientFailed(client=client, reason=f"{type(error).__name__}: {error}")
 

@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors.numpy import load, save
-
+from fl.arrays_file import read_arrays, write_arrays
 from fl.errors import CorruptFile
-from fl.files import write_bytes
+from fl.files import make_parents
 from fl.parameters import Array, Parameters
 
 
@@ -29,10 +28,7 @@ class StateStore:
         if not rounds:
             return None
         path = self._path(client, max(rounds))
-        try:
-            return max(rounds), load(path.read_bytes())
-        except Exception as error:  # safetensors raises its own error type and plain ones alike
-            raise CorruptFile(path=str(path), why=str(error)) from error
+        return max(rounds), read_arrays(path)
 
     def save(self, client: int, arrays: Mapping[str, Array], *, round: int) -> None:
         """Write the state that ``round`` leaves behind. What no resumed run could ask for goes.
@@ -41,8 +37,8 @@ class StateStore:
         before that, and then needs what a client had before ``round - 1``.
         """
         path = self._path(client, round)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, save({name: value.copy(order="C") for name, value in arrays.items()}))
+        make_parents(path)
+        write_arrays(path, arrays, site="client_state")
         for old in sorted(r for r in self._rounds(client) if r < round - 1)[:-1]:
             self._path(client, old).unlink(missing_ok=True)
 
@@ -51,6 +47,16 @@ class StateStore:
         for path in self.folder.glob("*/*/*.safetensors"):
             if int(path.stem) >= round:
                 path.unlink()
+
+    def damaged(self, *, before: int) -> tuple[int, str] | None:
+        """The first state of a round < ``before`` that cannot be read: its round, and why. Reads all of them."""
+        for path in sorted(self.folder.glob("*/*/*.safetensors")):
+            if int(path.stem) < before:
+                try:
+                    read_arrays(path)
+                except CorruptFile as error:
+                    return int(path.stem), str(error)
+        return None
 
     def _rounds(self, client: int) -> list[int]:
         return [int(path.stem) for path in self._path(client, 0).parent.glob("*.safetensors")]

@@ -15,7 +15,7 @@ from clients.setting import Setting
 from clients.updates import Outcome, make_updates
 from fl import wire
 from fl.aggregators.mean import WeightedSum
-from fl.errors import ClientFailed
+from fl.errors import ClientFailed, StorageFailed
 from fl.messages import EvaluationReport, TrainTask, Update
 from fl.parameters import num_bytes, scale
 
@@ -30,13 +30,15 @@ class Reply:
 
 
 def answer(setting: Setting, kind: str, content: RecordDict, clients: Sequence[int]) -> list[Reply]:
-    """Do the task in ``content`` ("train" or "evaluate") for ``clients``, in the order given. Never raises: where the
-    task itself cannot be read, every client answers with that.
+    """Do the task in ``content`` ("train" or "evaluate") for ``clients``, in the order given. Where the task itself
+    cannot be read, every client answers with that. Raises StorageFailed and nothing else.
     """
     if kind not in ANSWERS:
         return _all_failed(clients, f"there is no task {kind!r}, only {', '.join(ANSWERS)}")
     try:
         return ANSWERS[kind](setting, content, clients)
+    except StorageFailed:
+        raise
     except Exception as error:  # noqa: BLE001  what comes from outside must not end the process that serves others
         return _all_failed(clients, f"{type(error).__name__}: {error}")
 

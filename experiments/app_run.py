@@ -117,7 +117,7 @@ def _settle(run_dir: Path, config: Mapping[str, Any], *, resume: bool) -> bool:
         allowed = f"a new folder; go on with: fl resume {run_dir}" if not resume else "a folder with a run"
         raise BadInput(key="--run-dir", got=str(run_dir), allowed=allowed)
     if not resume:
-        write_bytes(path, yaml.safe_dump(dict(config), sort_keys=False).encode())
+        write_bytes(path, yaml.safe_dump(dict(config), sort_keys=False).encode(), site="config")
         return True
     before = yaml.safe_load(path.read_text())
     for name, value in config.items():

@@ -114,7 +114,7 @@ class Versions:
         write_states()
         path = self._state_path(number)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, bytes(kept))
+        write_bytes(path, bytes(kept), site="strategy_state")
         version = self._commit_version(parameters, number, facts)
         self._state_path(number - 2).unlink(missing_ok=True)
         facts["seconds"]["overlapped"] = time.perf_counter() - began

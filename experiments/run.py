@@ -11,20 +11,22 @@ from __future__ import annotations
 
 import logging
 import shutil
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import yaml
-
+from experiments.config_file import CONFIG, read_config, write_config
 from experiments.prepare import load_data, prepare_data
 from experiments.run_folder import RUN, claimed_run_id, only_writer
-from fl.errors import BadInput
-from fl.files import read_json, writable_folder, write_bytes, write_json
+from fl.errors import BadInput, CorruptFile
+from fl.files import read_json, writable_folder, write_json
 from server import interrupts
 
-CONFIG = "config.yaml"
+if TYPE_CHECKING:
+    from clients.setting import Setting
+    from fl.registry import Registry
 
 
 def simulate(config: Mapping[str, Any]) -> Path:
@@ -39,7 +41,7 @@ def simulate(config: Mapping[str, Any]) -> Path:
         allowed = f"a new folder; this one holds a run, which goes on with: fl resume {run_dir}"
         raise BadInput(key="run_dir", got=str(run_dir), allowed=allowed)
     with only_writer(run_dir), interrupts.handled():
-        write_bytes(run_dir / CONFIG, yaml.safe_dump(dict(config), sort_keys=False).encode())
+        write_config(run_dir, config)
         try:
             _run(config, run_dir, began)
         except BadInput:
@@ -58,7 +60,7 @@ def resume(run_dir: Path) -> Path:
     if not (run_dir / CONFIG).is_file():
         raise BadInput(key="RUN_DIR", got=str(run_dir), allowed="the folder of a run: one with a config.yaml")
     with only_writer(run_dir), interrupts.handled():
-        _run(yaml.safe_load((run_dir / CONFIG).read_text()), run_dir, time.time())
+        _run(read_config(run_dir), run_dir, time.time())
     return run_dir
 
 
@@ -85,10 +87,7 @@ def _run(config: Mapping[str, Any], run_dir: Path, began: float) -> None:
         config["engine"], setting, num_rounds=int(config["num_rounds"]), cohort_size=values["cohort_size"]
     )
     run_id = claimed_run_id(run_dir, registry)
-    newest = registry.latest(run_id)
-    for store in (setting.states, setting.personal):
-        if store is not None:
-            store.drop_from(newest.round + 1 if newest else 0)
+    _forget_what_is_damaged(setting, registry, run_id, run_dir, num_rounds=int(config["num_rounds"]))
     run = {
         "id": run_id,
         "dir": str(run_dir),
@@ -118,10 +117,49 @@ def _run(config: Mapping[str, Any], run_dir: Path, began: float) -> None:
         executor.close()
 
 
+def _forget_what_is_damaged(
+    setting: Setting, registry: Registry, run_id: str, run_dir: Path, *, num_rounds: int
+) -> None:
+    """Leave of the run what is whole, and nothing of the rounds after that: they are going to happen again.
+
+    A device's state is what its last round left, so that without it the run goes on from before that round; where
+    that cannot be, since older states are gone, it starts over. The result is the same.
+    """
+    from server.history import sound_round
+
+    stores = [store for store in (setting.states, setting.personal) if store is not None]
+    while True:
+        last, wrong = sound_round(registry, run_id, run_dir)
+        for store in stores if last < num_rounds else []:
+            if damaged := store.damaged(before=last + 1):
+                last = last - 1 if damaged[0] == last else -1
+                wrong.append(damaged[1])
+        for store in stores:
+            store.drop_from(last + 1)
+        if not wrong:
+            return
+        registry.forget_from(run_id, last + 1)
+        for line in wrong:
+            print(f"damaged: {line}", file=sys.stderr)
+        print(f"going on from {f'round {last}' if last >= 0 else 'the start'}", file=sys.stderr)
+
+
 def _prepare(config: Mapping[str, Any], run_dir: Path, *, centre: Path, partitions: Path) -> dict[str, Any]:
-    """Load, partition and write the data, once; a resumed run finds it as it was."""
+    """Load, partition and write the data, once; a resumed run finds it as it was, or makes it again where it is not."""
+    from fl.data.centre import verify_centre
+    from fl.data.store import verify_store
+
     known = run_dir / "devices" / "prepared.json"
-    if not known.exists():
-        prepared = prepare_data(config, load_data(config), centre=centre, devices=partitions)
-        write_json(known, {"num_clients": prepared.num_clients, "picture": str(prepared.picture)})
+    if known.exists():
+        try:
+            facts = dict(read_json(known))
+            verify_centre(centre)
+            verify_store(partitions)
+        except CorruptFile as error:
+            print(f"damaged: {error}\npreparing the data again", file=sys.stderr)
+            known.unlink()
+        else:
+            return facts
+    prepared = prepare_data(config, load_data(config), centre=centre, devices=partitions)
+    write_json(known, {"num_clients": prepared.num_clients, "picture": str(prepared.picture)}, site="prepared")
     return dict(read_json(known))

@@ -19,7 +19,7 @@ def claimed_run_id(run_dir: Path, registry: Registry) -> str:
     path = run_dir / RUN
     if not path.exists():
         name = f"{run_dir.parent.name}-{run_dir.name}" if run_dir.name.isdigit() else run_dir.name
-        write_json(path, {"run_id": registry.claim_run_id(name)})
+        write_json(path, {"run_id": registry.claim_run_id(name)}, site="run")
     return str(read_json(path)["run_id"])
 
 

@@ -22,7 +22,7 @@ from experiments import compose as composing
 from experiments.choices import one_of
 from experiments.printing import print_table
 from experiments.rules import check
-from fl.errors import BadInput, Interrupted, MeadowError
+from fl.errors import BadInput, Interrupted, MeadowError, StorageFailed
 from fl.files import read_json
 
 Run = Callable[[Mapping[str, Any]], Path]
@@ -60,7 +60,7 @@ def simulate(overrides: Sequence[str], *, run: Run) -> Path:
         _say_how_to_go_on(Path(settings["run_dir"]))
         raise
     for error in errors:
-        if isinstance(error, Interrupted):
+        if isinstance(error, Interrupted | StorageFailed):
             _say_how_to_go_on(Path(settings["run_dir"]))
         raise error
     return done[0]

@@ -4,6 +4,7 @@
     ├── BadInput                      exit status 2: a key, what it got, what is allowed
     │   └── MissingExtra              an optional package is not installed; names the extra
     ├── StoppedByFaults               exit status 3: too few clients answered
+    ├── StorageFailed                 exit status 3: the disk is full, read-only, or broken
     ├── AppFailed                     exit status 3: a foreign app's own code came to grief
     ├── Interrupted                   exit status 130: Ctrl-C or SIGTERM
     ├── RefusedUpdate                 what a client sent, or tried to send, is not what the boundary allows
@@ -89,6 +90,20 @@ class StoppedByFaults(MeadowError):
     def message(self) -> str:
         why = "; ".join(self.reasons[:3]) or "no reason was given"
         return f"round {self.round}: {self.answered} of {self.asked} clients answered ({why})"
+
+
+class StorageFailed(MeadowError):
+    """``path`` could not be written, and ``why``. What was committed before is whole."""
+
+    exit_status = 3
+    path: str
+    why: str
+
+    def __init__(self, *, path: str, why: str) -> None:
+        super().__init__(path=path, why=why)
+
+    def message(self) -> str:
+        return f"{self.path} could not be written: {self.why}; what was committed before is whole"
 
 
 class AppFailed(MeadowError):

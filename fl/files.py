@@ -1,42 +1,100 @@
-"""Files that are whole or absent: written beside, synced, renamed, and the folder synced."""
+"""Files that are whole or absent: written beside, synced, renamed, and the folder synced; and that know themselves.
+
+Whatever keeps a file from being written is said as StorageFailed, with the file. JSON files carry the hash of what is
+in them; other files are known by a hash that somebody else keeps (``sha256_file``).
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fl.errors import BadInput, CorruptFile
+import numpy as np
+
+from fl.errors import BadInput, CorruptFile, StorageFailed
+from fl.faults import reach
+
+HASH, FILES = "sha256", "files"
+"""The field of a JSON file that holds the hash of all others, and that in which it keeps those of files beside it."""
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Replace ``path`` by ``content`` so that after a crash it holds the old bytes or the new ones, nothing between."""
+@contextmanager
+def storing(path: Path, *, site: str) -> Iterator[None]:
+    """Whatever the system says against writing ``path`` leaves the block as StorageFailed. ``site``: of fl.faults."""
+    try:
+        reach(f"{site}.begin")
+        yield
+        reach(f"{site}.done")
+    except OSError as error:
+        raise StorageFailed(path=str(path), why=error.strerror or str(error)) from error
+
+
+def write_bytes(path: Path, content: bytes, *, site: str) -> None:
+    """Replace ``path`` by ``content`` so that after a crash it holds the old bytes or the new ones, nothing between.
+
+    ``site`` names what is written among ``fl.faults.SITES``. Raises StorageFailed; the old bytes are there then.
+    """
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with storing(path, site=site):
+        try:
+            with beside.open("wb") as file:
+                file.write(content)
+                file.flush()
+                reach(f"{site}.written")
+                os.fsync(file.fileno())
+            beside.replace(path)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
+        reach(f"{site}.renamed")
+        sync_folder(path.parent)
+
+
+def make_parents(path: Path) -> None:
+    """Make the folder that ``path`` is to be in. Raises StorageFailed."""
     try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageFailed(path=str(path.parent), why=error.strerror or str(error)) from error
+
+
+def append(path: Path, content: bytes, *, site: str, durable: bool) -> None:
+    """Add ``content`` to a file; it outlives this process, and if ``durable`` a power cut. Raises StorageFailed."""
+    with storing(path, site=site), path.open("ab") as file:
+        file.write(content)
+        file.flush()
+        reach(f"{site}.written")
+        if durable:
             os.fsync(file.fileno())
-        beside.replace(path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """``write_bytes`` of indented JSON with sorted keys; NaN is refused, because JSON has none."""
-    write_bytes(path, (json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n").encode())
+def write_json(path: Path, value: Mapping[str, Any], *, site: str) -> None:
+    """``write_bytes`` of indented JSON with sorted keys, and its hash; NaN is refused, because JSON has none."""
+    known = {**value, HASH: _json_hash(value)}
+    content = json.dumps(known, indent=2, sort_keys=True, allow_nan=False) + "\n"
+    write_bytes(path, content.encode(), site=site)
 
 
-def read_json(path: Path) -> Any:
-    """The value in a JSON file. Raises CorruptFile, naming the file, if it is not JSON."""
+def read_json(path: Path) -> dict[str, Any]:
+    """The value in a JSON file. Raises CorruptFile, naming the file, if it is not JSON or not what was written."""
     try:
-        return json.loads(path.read_bytes())
+        value = json.loads(path.read_bytes())
     except ValueError as error:
         raise CorruptFile(path=str(path), why=f"not JSON: {error}") from error
+    if not isinstance(value, dict) or value.pop(HASH, None) != _json_hash(value):
+        raise CorruptFile(path=str(path), why="its content is not what was written: the hash in it is another")
+    return value
+
+
+def _json_hash(value: Mapping[str, Any]) -> str:
+    """Of what a reader will find: keys are texts and sequences are lists by then."""
+    found = json.loads(json.dumps(value, allow_nan=False))
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
 
 
 def sync_folder(path: Path) -> None:
@@ -52,6 +110,26 @@ def sha256_file(path: Path) -> str:
     """SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def save_arrays(folder: Path, arrays: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, str]:
+    """Each array as NAME.npy in ``folder``, and the hashes of the files by their names, for ``check_files``."""
+    hashes = {}
+    for name, array in arrays.items():
+        path = folder / f"{name}.npy"
+        np.save(path, np.ascontiguousarray(array), allow_pickle=False)
+        hashes[path.name] = sha256_file(path)
+    return hashes
+
+
+def check_files(folder: Path, hashes: Mapping[str, str]) -> None:
+    """Raise CorruptFile for the first file of ``folder`` whose bytes do not have the hash that is recorded of it."""
+    for name, digest in hashes.items():
+        path = folder / name
+        if not path.is_file():
+            raise CorruptFile(path=str(path), why="the file is missing")
+        if sha256_file(path) != digest:
+            raise CorruptFile(path=str(path), why="its bytes are not those that were written")
 
 
 def writable_folder(path: Path, *, key: str) -> Path:

@@ -25,7 +25,7 @@ from torch import nn
 from fl.algorithms.algorithm import load_algorithm
 from fl.cohorts import check_cohort_size
 from fl.data.centre import Centre, open_centre
-from fl.errors import BadInput, Interrupted, StoppedByFaults
+from fl.errors import BadInput, Interrupted, StoppedByFaults, StorageFailed
 from fl.metrics import Statistics, values
 from fl.models import arrays
 from fl.models.build import build_model
@@ -117,7 +117,8 @@ def main(grid: Grid, context: Context) -> None:
             num_clients=num_clients,
             cohort_size=options.cohort_size,
             num_rounds=options.num_rounds,
-            first_round=resumed[1].round if resumed else 0,
+            first_round=resumed[1][-1].round if resumed else 0,
+            earlier=resumed[1][:-1] if resumed else (),
             engine=str(run.get("engine", "superlink")),
             num_parameters=num_values(random_model),
             partition_picture=Path(run["picture"]) if run.get("picture") else None,
@@ -132,7 +133,7 @@ def main(grid: Grid, context: Context) -> None:
     try:
         with interrupts.named(), _quick_collections():
             if resumed:
-                observer.on_round(resumed[1])
+                observer.on_round(resumed[1][-1])
             else:
                 _begin(loop, history, totals, module, centre, settings)
             loop.run(totals)
@@ -145,7 +146,11 @@ def main(grid: Grid, context: Context) -> None:
         stopped = error
     ended = time.time()
     seconds = {"setup": ready - began, "rounds": ended - ready, "total": ended - began}
-    _finish(loop, history, totals, stopped, seconds=seconds, extra={**dict(run.get("summary") or {}), **extra})
+    try:
+        _finish(loop, history, totals, stopped, seconds=seconds, extra={**dict(run.get("summary") or {}), **extra})
+    except StorageFailed:
+        if stopped is None:
+            raise
     if stopped:
         raise stopped
 
@@ -224,7 +229,7 @@ def _finish(
 
 
 def _status(stopped: Exception | None, totals: Totals) -> str:
-    if isinstance(stopped, StoppedByFaults):
+    if isinstance(stopped, StoppedByFaults | StorageFailed):
         return "stopped by faults"
     if isinstance(stopped, Interrupted):
         return "interrupted"

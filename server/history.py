@@ -16,7 +16,7 @@ from flwr.serverapp.strategy import Strategy
 
 from fl.data.centre import Centre
 from fl.errors import CorruptFile
-from fl.files import write_bytes
+from fl.files import check_files, make_parents, write_bytes
 from fl.metrics import Confusion
 from fl.models.imports import source_sha256
 from fl.parameters import Parameters
@@ -66,8 +66,8 @@ class History:
         def commit(facts: Mapping[str, Any]) -> str:
             if state is not None:
                 path = self._state_path(round)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_bytes(path, state)
+                make_parents(path)
+                write_bytes(path, state, site="strategy_state")
             own = {name: facts[name] for name in IN_MANIFEST if name in facts}
             record = _plain({name: value for name, value in facts.items() if name not in own})
             fields = {**self.fields, **own, "run_id": self.run_id, "round": round, "record": record, "seeding": seeding}
@@ -82,10 +82,11 @@ class History:
 
         return commit
 
-    def resume(self, strategy: Strategy) -> tuple[Totals, RoundRecord] | None:
-        """Where the run stands: its totals, and the record of its last round. None for a run without a version.
+    def resume(self, strategy: Strategy) -> tuple[Totals, list[RoundRecord]] | None:
+        """Where the run stands: its totals, and the records of its rounds. None for a run without a version.
 
-        Puts the strategy's state of that round into ``strategy``.
+        Puts the strategy's state of that round into ``strategy``. Raises CorruptFile where ``sound_round`` would have
+        gone further back.
         """
         versions = self.committed()
         if not versions:
@@ -97,10 +98,37 @@ class History:
         records = [record_of(version) for version in versions]
         for record in records:
             totals.include(record)
-        return totals, records[-1]
+        return totals, records
 
     def _state_path(self, round: int) -> Path:
-        return self.run_dir / "state" / f"{round:06d}.safetensors"
+        return state_path(self.run_dir, round)
+
+
+def state_path(run_dir: Path, round: int) -> Path:
+    """Where the strategy's state after a round lies."""
+    return run_dir / "state" / f"{round:06d}.safetensors"
+
+
+def sound_round(registry: Registry, run_id: str, run_dir: Path) -> tuple[int, list[str]]:
+    """The last round of a run that is whole: -1 for none. And what is wrong with those after it, a line each.
+
+    Whole is a round whose manifest, parameters and strategy's state are what was committed, and every round before it
+    has the manifest that was.
+    """
+    versions, problem = registry.sound_versions(run_id)
+    wrong = [f"{problem.path}: {problem.what}"] if problem else []
+    while versions:
+        last = versions[-1]
+        try:
+            registry.parameters(last)
+            if digest := last.manifest["strategy_state_sha256"]:
+                check_files(run_dir / "state", {state_path(run_dir, last.round).name: digest})
+        except CorruptFile as error:
+            wrong.append(str(error))
+            versions.pop()
+        else:
+            return last.round, wrong
+    return -1, wrong
 
 
 def open_history(

@@ -36,7 +36,7 @@ def final_comparison(
     nodes = uniform(round, nodes, MOST_COMPARED, seed) if len(nodes) > MOST_COMPARED else nodes
     content = wire.evaluate_content(wire.array_record(parameters), round=round)
     found = reports(list(grid.send_and_receive(evaluate_messages(nodes, content))), round=round)
-    write_bytes(run_dir / FILE, "".join(json.dumps(_line(report)) + "\n" for report in found).encode())
+    write_bytes(run_dir / FILE, "".join(json.dumps(_line(report)) + "\n" for report in found).encode(), site="personal")
     return {**personal_gain(found), "clients": len(found), "file": FILE}
 
 

@@ -19,6 +19,7 @@ class RunRecord:
     """Known before the first round. ``first_round`` is 0 for a new run, the first one to do for a resumed run.
 
     exportable   whether its versions can be rebuilt as models: those of a foreign app cannot
+    earlier      the rounds before ``first_round`` as their manifests tell them: what observers kept may be damaged
     """
 
     run_id: str
@@ -35,6 +36,7 @@ class RunRecord:
     num_parameters: int
     partition_picture: Path | None = None
     exportable: bool = True
+    earlier: Sequence[RoundRecord] = ()
 
 
 @dataclass(frozen=True)

@@ -29,10 +29,12 @@ PACKAGES = ("fl", "clients", "server", "conf", "experiments")
 FLOORS: dict[str, tuple[int, int]] = {
     "fl": (0, 0),
     "fl.errors": (0, 1),
+    "fl.faults": (0, 2),
     "fl.parameters": (0, 2),
     "fl.seeds": (0, 2),
     "fl.decisions": (0, 2),
-    "fl.files": (0, 2),  # files that are whole or absent
+    "fl.files": (0, 3),  # files that are whole or absent; above faults, which it can be made to have
+    "fl.arrays_file": (0, 4),
     "fl.signature": (0, 2),  # what goes into a model and comes out
     "fl.metrics": (0, 3),  # above parameters for its Array
     "fl.messages": (0, 4),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import platform
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +17,6 @@ from rich.text import Text
 from experiments.bench.measure import Row, disagreement
 from experiments.bench.targets import MIB, Verdict, verdicts
 from experiments.engine import available_cores
-from fl.files import write_bytes, write_json
 
 COLUMNS = ("system", "round ms", "best ms", "a client ms", "round 1 s", "wall s", "MiB", "driver MiB", "loss")
 
@@ -89,8 +89,8 @@ def write(report: Report, folder: Path) -> None:
     """report.json with everything, report.md with the tables, and a picture a kind of workload."""
     from experiments.bench.plots import draw
 
-    write_json(folder / "report.json", as_json(report))
-    write_bytes(folder / "report.md", _markdown(report).encode())
+    (folder / "report.json").write_text(json.dumps(as_json(report), indent=2) + "\n")
+    (folder / "report.md").write_text(_markdown(report))
     draw(report.rows, folder)
 
 

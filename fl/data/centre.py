@@ -19,7 +19,8 @@ import numpy as np
 
 from fl.data.dataset import Examples
 from fl.errors import BadInput, CorruptFile
-from fl.files import read_json, write_json
+from fl.faults import reach
+from fl.files import FILES, check_files, read_json, save_arrays, storing, write_json
 from fl.signature import Signature
 
 PICTURE = "partition.png"
@@ -57,19 +58,25 @@ def write_centre(
     facts: Mapping[str, Any],
 ) -> None:
     """Write the server's part; ``centre.json`` last, so that a folder that has it is whole."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "centre.json").unlink(missing_ok=True)
-    for part, examples in (("public", public), ("test", test)):
-        np.save(folder / f"{part}_x.npy", np.ascontiguousarray(examples.x), allow_pickle=False)
-        np.save(folder / f"{part}_y.npy", np.ascontiguousarray(examples.y), allow_pickle=False)
+    with storing(folder, site="centre"):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "centre.json").unlink(missing_ok=True)
+        hashes = save_arrays(folder, {"public_x": public.x, "public_y": public.y, "test_x": test.x, "test_y": test.y})
+        reach("centre.written")
     about = {
         "signature": signature.to_dict(),
         "name": name,
         "fingerprint": fingerprint,
         "num_clients": num_clients,
         "facts": dict(facts),
+        FILES: hashes,
     }
-    write_json(folder / "centre.json", about)
+    write_json(folder / "centre.json", about, site="centre.about")
+
+
+def verify_centre(folder: Path) -> None:
+    """Raise CorruptFile unless every file of the server's part has the bytes that were written."""
+    check_files(folder, read_json(folder / "centre.json")[FILES])
 
 
 def open_centre(folder: Path) -> Centre:

@@ -13,7 +13,6 @@ Only devices read this. The server imports ``fl.data.centre`` instead.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -26,7 +25,8 @@ import numpy as np
 from fl.data.dataset import Examples
 from fl.data.partition.assignment import View, draw
 from fl.errors import BadInput, CorruptFile
-from fl.files import read_json, sync_folder
+from fl.faults import reach
+from fl.files import FILES, check_files, read_json, save_arrays, storing, sync_folder, write_json
 from fl.parameters import Array
 from fl.signature import Signature
 
@@ -162,19 +162,26 @@ def _write(
 ) -> None:
     """All files into a folder beside, which then takes the place of ``folder``."""
     beside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    beside.mkdir(parents=True)
-    try:
-        for array_name, array in arrays.items():
-            np.save(beside / f"{array_name}.npy", np.ascontiguousarray(array), allow_pickle=False)
-        text = about | {"signature": signature.to_dict(), "name": name, "fingerprint": fingerprint}
-        (beside / "store.json").write_text(json.dumps(text, indent=2, sort_keys=True, allow_nan=False) + "\n")
-        if folder.exists():
-            shutil.rmtree(folder)
-        beside.rename(folder)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
-    sync_folder(folder.parent)
+    with storing(folder, site="partitions"):
+        try:
+            beside.mkdir(parents=True)
+            hashes = save_arrays(beside, arrays)
+            text = about | {"signature": signature.to_dict(), "name": name, "fingerprint": fingerprint, FILES: hashes}
+            reach("partitions.written")
+            write_json(beside / "store.json", text, site="partitions.about")
+            if folder.exists():
+                shutil.rmtree(folder)
+            beside.rename(folder)
+        except BaseException:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise
+        reach("partitions.renamed")
+        sync_folder(folder.parent)
+
+
+def verify_store(folder: Path) -> None:
+    """Raise CorruptFile unless every file of a store has the bytes that were written; reads all of them."""
+    check_files(folder, read_json(folder / "store.json")[FILES])
 
 
 def _mapped(path: Path) -> Array:

@@ -125,7 +125,7 @@ def export(
                 raise BadInput(key=KEY, got=got, allowed=f"at most {tolerance:.3g}; or another format")
         exported = Exported(key, path, path.stat().st_size, difference, tolerance, len(examples))
         proof = asdict(exported) | {"path": path.name, "sha256": sha256_file(path), **metadata}
-        write_json(path.with_name(f"{path.name}.json"), proof)
+        write_json(path.with_name(f"{path.name}.json"), proof, site="export")
         done.append(exported)
     return done
 

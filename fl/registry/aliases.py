@@ -115,7 +115,7 @@ def _record(
         "reason": reason,
     }
     everything[alias] = {"name": version.name, "hash": version.hash, "history": [*moves(folder, alias), move]}
-    write_json(path, everything)
+    write_json(path, everything, site="registry.aliases")
 
 
 def _standing(folder: Path, alias: str, name: str, digest: str) -> Version:

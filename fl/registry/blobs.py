@@ -29,7 +29,7 @@ def write_blob(folder: Path, parameters: Parameters) -> str:
             sync_folder(path.parent)
             return digest
     # safetensors sorts the names; the model's own order travels in the header.
-    write_bytes(path, save(copy(parameters), metadata={"names": json.dumps(list(parameters))}))
+    write_bytes(path, save(copy(parameters), metadata={"names": json.dumps(list(parameters))}), site="registry.blob")
     return digest
 
 

@@ -62,7 +62,7 @@ def commit(folder: Path, parameters: Parameters, fields: Mapping[str, Any], *, r
         content = canonical(manifest)
         version = as_version(path, content)
         append(folder, run_id, "commit", _entry(version))
-        write_bytes(path, content)
+        write_bytes(path, content, site="registry.manifest")
     return version
 
 

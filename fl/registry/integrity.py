@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fl.errors import CorruptFile
-from fl.registry.aliases import alias_version
+from fl.files import sync_folder
+from fl.registry.aliases import alias_version, stack
 from fl.registry.blobs import read_blob
-from fl.registry.layout import ALIASES, blob_path, log_path, rounds, run_ids
-from fl.registry.log import read_log
+from fl.registry.layout import ALIASES, blob_path, locked, log_path, manifest_path, rounds, run_ids
+from fl.registry.log import read_log, readable_entries, rewrite
 from fl.registry.versions import Version, lineage, parent_of, read_version
 
 
@@ -52,6 +53,46 @@ def verify_version(folder: Path, version: Version) -> list[Problem]:
     except CorruptFile as error:
         return [*_altered(folder, [version]), Problem.of(version.name, error), *_parameters(folder, [version])]
     return [*_altered(folder, line), *_parameters(folder, [version])]
+
+
+def sound_versions(folder: Path, run_id: str) -> tuple[list[Version], Problem | None]:
+    """A run's versions from round 0 on, as far as manifests and log agree, and what is wrong with the next one."""
+    entries = readable_entries(folder, run_id)
+    found: list[Version] = []
+    for round in rounds(folder, run_id):
+        name, path = f"{run_id}:{round}", manifest_path(folder, run_id, round)
+        try:
+            version = read_version(folder, run_id, round)
+        except CorruptFile as error:
+            return found, Problem.of(name, error)
+        if round != len(found):
+            return found, Problem(f"{run_id}:{len(found)}", str(path.parent), f"round {len(found)} is missing")
+        if round not in entries:
+            return found, Problem(
+                name, str(log_path(folder, run_id)), f"does not know the round {round}, or is damaged"
+            )
+        if entries[round].hash != version.hash:
+            return found, Problem(name, str(path), f"altered: was committed as {entries[round].hash[:12]}...")
+        found.append(version)
+    return found, None
+
+
+def forget_from(folder: Path, run_id: str, round: int) -> None:
+    """Take the versions of a run from ``round`` on away, damaged as they may be, so that they can be made again.
+
+    Raises CorruptFile if an alias names one of them.
+    """
+    with locked(folder):
+        leaving = [r for r in rounds(folder, run_id) if r >= round]
+        for alias in ALIASES:
+            for name, _ in stack(folder, alias):
+                if name in {f"{run_id}:{r}" for r in leaving}:
+                    why = f"cannot be made again, because {alias} names {name}, or did"
+                    raise CorruptFile(path=str(manifest_path(folder, run_id, leaving[0])), why=why)
+        for one in reversed(leaving):
+            manifest_path(folder, run_id, one).unlink()
+        rewrite(folder, run_id, below=round)
+        sync_folder(log_path(folder, run_id).parent)
 
 
 def _altered(folder: Path, versions: Iterable[Version]) -> Iterator[Problem]:

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from fl.errors import CorruptFile
+from fl.faults import reach
+from fl.files import storing, write_bytes
 from fl.registry.layout import log_path, now, rounds, run_ids
 
 Event: TypeAlias = Literal["commit", "drop", "prune"]
@@ -52,6 +54,31 @@ def read_log(folder: Path, run_id: str) -> RunLog:
     return log
 
 
+def readable_entries(folder: Path, run_id: str) -> dict[int, Entry]:
+    """The entries of a run up to the first line that cannot be read."""
+    log = RunLog()
+    for line in _sound_lines(folder, run_id):
+        _replay(log, json.loads(line))
+    return log.entries
+
+
+def rewrite(folder: Path, run_id: str, *, below: int) -> None:
+    """Keep what the log says of rounds ``below``, up to the first line that cannot be read. The lock is held."""
+    kept = [line for line in _sound_lines(folder, run_id) if json.loads(line)["round"] < below]
+    write_bytes(log_path(folder, run_id), b"".join(line + b"\n" for line in kept), site="registry.log.rewritten")
+
+
+def _sound_lines(folder: Path, run_id: str) -> list[bytes]:
+    path, log, sound = log_path(folder, run_id), RunLog(), []
+    for line in path.read_bytes().split(b"\n")[:-1] if path.exists() else []:
+        try:
+            _replay(log, json.loads(line))
+        except (ValueError, KeyError, TypeError):
+            break
+        sound.append(line)
+    return sound
+
+
 def _replay(log: RunLog, line: dict[str, Any]) -> None:
     round, event = int(line["round"]), line["event"]
     if event == "commit":
@@ -87,11 +114,12 @@ def append(folder: Path, run_id: str, event: Event, *entries: Entry) -> None:
     text = "".join(
         json.dumps({"event": event, "when": when, **vars(entry)}, sort_keys=True) + "\n" for entry in entries
     )
-    with path.open("a+b") as file:
+    with storing(path, site="registry.log"), path.open("a+b") as file:
         end = file.seek(0, os.SEEK_END)
         if end and os.pread(file.fileno(), 1, end - 1) != b"\n":
             file.seek(0)
             file.truncate(file.read().rfind(b"\n") + 1)
         file.write(text.encode())
         file.flush()
+        reach("registry.log.written")
         os.fsync(file.fileno())

@@ -150,6 +150,14 @@ class Registry:
         """
         return retention.prune(self.folder, run_id, keep)
 
+    def sound_versions(self, run_id: str) -> tuple[list[Version], Problem | None]:
+        """A run's versions from round 0 on, as far as they are what was committed, and what is wrong with the next."""
+        return integrity.sound_versions(self.folder, run_id)
+
+    def forget_from(self, run_id: str, round: int) -> None:
+        """Take a run's versions from ``round`` on away, damaged or not. CorruptFile if an alias names one."""
+        integrity.forget_from(self.folder, run_id, round)
+
     def verify(self, version: str | Version | None = None) -> list[Problem]:
         """What is wrong with a version and its lineage, or with the whole registry; empty if nothing is."""
         if version is None:

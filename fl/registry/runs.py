@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+import numpy as np
 
-from fl.errors import BadInput, CorruptFile
-from fl.files import read_json, write_bytes, write_json
-from fl.parameters import Array, copy
+from fl.arrays_file import read_arrays, write_arrays
+from fl.errors import BadInput
+from fl.files import read_json, write_json
+from fl.parameters import Array
 from fl.registry.layout import (
     RESERVED,
     check_run_id,
@@ -70,11 +70,10 @@ def keep_examples(folder: Path, run_id: str, x: Array, y: Array) -> None:
     """Keep the first ``MAX_EXAMPLES`` of the server's test examples, as the model gets them."""
     if len(x) != len(y):
         raise BadInput(key="examples", got=f"{len(x)} inputs and {len(y)} targets", allowed="as many of both")
+    kept = {"x": np.asarray(x[:MAX_EXAMPLES]), "y": np.asarray(y[:MAX_EXAMPLES])}
     with locked(folder):
         make_folder(folder / "runs")
-        write_bytes(
-            examples_path(folder, check_run_id(run_id)), save(copy({"x": x[:MAX_EXAMPLES], "y": y[:MAX_EXAMPLES]}))
-        )
+        write_arrays(examples_path(folder, check_run_id(run_id)), kept, site="registry.examples")
 
 
 def examples(folder: Path, run_id: str) -> tuple[Array, Array] | None:
@@ -82,11 +81,8 @@ def examples(folder: Path, run_id: str) -> tuple[Array, Array] | None:
     path = examples_path(folder, run_id)
     if not path.is_file():
         return None
-    try:
-        arrays = load_file(path)
-        return arrays["x"], arrays["y"]
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise CorruptFile(path=str(path), why=f"not a readable safetensors file with x and y: {error}") from error
+    arrays = read_arrays(path)
+    return arrays["x"], arrays["y"]
 
 
 def _update(folder: Path, run_id: str, facts: Mapping[str, Any]) -> None:
@@ -97,4 +93,4 @@ def _update(folder: Path, run_id: str, facts: Mapping[str, Any]) -> None:
 
 def _write(folder: Path, run_id: str, facts: Mapping[str, Any]) -> None:
     make_folder(folder / "runs")
-    write_json(run_path(folder, run_id), dict(facts))
+    write_json(run_path(folder, run_id), facts, site="registry.run")

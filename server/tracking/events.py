@@ -47,7 +47,7 @@ def begin(folder: Path, *, keep: Callable[[Event], bool]) -> Path:
     sources = [beside] if beside.exists() else earlier
     first = Event(wall_time=time.time(), file_version="brain.Event:2", source_metadata=SourceMetadata(writer="meadow"))
     kept = [event for source in sources for event in read_events(source) if keep(event)]
-    files.write_bytes(beside, _records([first, *kept]))
+    files.write_bytes(beside, _records([first, *kept]), site="events.rewritten")
     for path in earlier:
         path.unlink()
     files.sync_folder(folder)
@@ -61,8 +61,7 @@ def begin(folder: Path, *, keep: Callable[[Event], bool]) -> Path:
 def append(path: Path, values: Iterable[Summary.Value], *, step: int) -> None:
     """Add one event and hand it to the operating system: it outlives this process, though not a power cut."""
     event = Event(wall_time=time.time(), step=step, summary=Summary(value=values))
-    with path.open("ab") as file:
-        file.write(_records([event]))
+    files.append(path, _records([event]), site="events", durable=False)
 
 
 def sync(path: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
@@ -104,8 +103,11 @@ class FilesObserver:
     def on_start(self, run: RunRecord) -> None:
         path = run.run_dir / METRICS_FILE
         (run.run_dir / SUMMARY_FILE).unlink(missing_ok=True)
-        kept = [line for line in read_rounds(path) if line["round"] < run.first_round]
-        files.write_bytes(path, _encode(kept))
+        if run.earlier:
+            kept = [round_line(record, run.signature.task) for record in run.earlier]
+        else:
+            kept = [line for line in read_rounds(path) if line["round"] < run.first_round]
+        files.write_bytes(path, _encode(kept), site="metrics.rewritten")
         self._run = run
 
     def on_phase(self, round: int, phase: str, done: int, of: int) -> None:
@@ -113,14 +115,12 @@ class FilesObserver:
 
     def on_round(self, record: RoundRecord) -> None:
         assert self._run, "on_start comes first"
-        with (self._run.run_dir / METRICS_FILE).open("ab") as file:
-            file.write(_encode([round_line(record, self._run.signature.task)]))
-            file.flush()
-            os.fsync(file.fileno())
+        line = _encode([round_line(record, self._run.signature.task)])
+        files.append(self._run.run_dir / METRICS_FILE, line, site="metrics", durable=False)
 
     def on_end(self, summary: RunSummary) -> None:
         assert self._run, "on_start comes first"
-        files.write_json(self._run.run_dir / SUMMARY_FILE, summary_values(self._run, summary))
+        files.write_json(self._run.run_dir / SUMMARY_FILE, summary_values(self._run, summary), site="summary")
 
 
 def _encode(lines: Iterable[Mapping[str, Any]]) -> bytes:

@@ -90,14 +90,21 @@ class TensorBoardObserver:
         self._described: set[str] = set()
 
     def on_start(self, run: RunRecord) -> None:
+        kept: set[int] = set()
+
         def of_an_earlier_round(event: Event) -> bool:
             values = event.summary.value
-            return bool(values) and event.step < run.first_round and values[0].tag not in RUN_TAGS
+            wanted = bool(values) and event.step < run.first_round and values[0].tag not in RUN_TAGS
+            kept.update({event.step} if wanted else ())
+            return wanted
 
         self._run = run
         self._path = events.begin(run.run_dir / FOLDER, keep=of_an_earlier_round)
         for value in run_values(run):
             events.append(self._path, [value], step=0)
+        for record in run.earlier:
+            if record.round not in kept:  # the file was damaged there
+                self.on_round(record)
 
     def on_phase(self, round: int, phase: str, done: int, of: int) -> None:
         """Nothing is written within a round."""

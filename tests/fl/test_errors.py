@@ -20,6 +20,7 @@ from fl.errors import (
     MeadowError,
     MissingExtra,
     StoppedByFaults,
+    StorageFailed,
 )
 
 FIELDS = {
@@ -89,7 +90,7 @@ def test_every_error_is_drawn_in_the_tree_and_says_its_fields(kind):
 
 
 def test_exit_statuses_are_the_published_ones():
-    expected = {BadInput: 2, MissingExtra: 2, StoppedByFaults: 3, AppFailed: 3, Interrupted: 130}
+    expected = {BadInput: 2, MissingExtra: 2, StoppedByFaults: 3, StorageFailed: 3, AppFailed: 3, Interrupted: 130}
     for kind in tree():
         assert kind.exit_status == expected.get(kind, 1), kind
 

@@ -15,14 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from fl.errors import BadInput, CorruptFile
+from fl.errors import BadInput, CorruptFile, StorageFailed
 from fl.files import read_json, sha256_file, sync_folder, writable_folder, write_bytes, write_json
 
 
 def test_bytes_are_written_replaced_and_leave_nothing_beside(tmp_path):
     path = tmp_path / "a.bin"
     for content in (b"first", b"", b"\0" * 100_000):
-        write_bytes(path, content)
+        write_bytes(path, content, site="run")
         assert path.read_bytes() == content
     assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
 
@@ -30,21 +30,21 @@ def test_bytes_are_written_replaced_and_leave_nothing_beside(tmp_path):
 def test_a_write_that_fails_leaves_the_old_and_nothing_beside(tmp_path):
     taken = tmp_path / "taken"
     (taken / "inside").mkdir(parents=True)
-    with pytest.raises(OSError, match="taken"):
-        write_bytes(taken, b"new")
+    with pytest.raises(StorageFailed, match="taken"):
+        write_bytes(taken, b"new", site="run")
     assert [p.name for p in tmp_path.iterdir()] == ["taken"]
-    with pytest.raises(FileNotFoundError):
-        write_bytes(tmp_path / "no folder" / "a", b"new")
+    with pytest.raises(StorageFailed, match="No such file"):
+        write_bytes(tmp_path / "no folder" / "a", b"new", site="run")
 
 
 def test_a_reader_never_sees_half_a_file(tmp_path):
     path, contents = tmp_path / "a", (b"a" * 300_000, b"b" * 200_000)
-    write_bytes(path, contents[0])
+    write_bytes(path, contents[0], site="run")
     done = threading.Event()
 
     def write():
         for turn in range(30):
-            write_bytes(path, contents[turn % 2])
+            write_bytes(path, contents[turn % 2], site="run")
         done.set()
 
     writer = threading.Thread(target=write)
@@ -63,7 +63,7 @@ def test_a_process_killed_while_writing_leaves_a_whole_file(tmp_path):
         "import sys; from pathlib import Path; from fl.files import write_bytes\n"
         "while True:\n"
         "    for letter in (b'a', b'b'):\n"
-        "        write_bytes(Path(sys.argv[1]), letter * 5_000_000)\n"
+        "        write_bytes(Path(sys.argv[1]), letter * 5_000_000, site='run')\n"
     )
     process = subprocess.Popen([sys.executable, "-c", program, str(path)])
     try:
@@ -79,18 +79,33 @@ def test_a_process_killed_while_writing_leaves_a_whole_file(tmp_path):
 
 def test_json_is_sorted_indented_and_comes_back(tmp_path):
     path, value = tmp_path / "a.json", {"b": [1, 2.5, None], "a": {"text": "Bäume"}}
-    write_json(path, value)
+    write_json(path, value, site="run")
     assert read_json(path) == value
     assert path.read_text().startswith('{\n  "a": {') and path.read_text().endswith("}\n")
-    assert path.read_text() == json.dumps(value, indent=2, sort_keys=True) + "\n"
+    known = json.loads(path.read_text())
+    assert path.read_text() == json.dumps(known, indent=2, sort_keys=True) + "\n"
+    assert {name: known[name] for name in value} == value
+
+
+def test_json_that_was_altered_is_named(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"rounds": 12, "name": "a run", "by number": {10: 1, 9: 2}}, site="run")
+    assert read_json(path)["by number"] == {"10": 1, "9": 2}
+    whole = path.read_bytes()
+    for at in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[at] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(CorruptFile, match=r"a\.json"):
+            read_json(path)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_json_has_no_nan_and_the_old_file_stays(tmp_path, bad):
     path = tmp_path / "a.json"
-    write_json(path, {"loss": 1.0})
+    write_json(path, {"loss": 1.0}, site="run")
     with pytest.raises(ValueError, match="JSON compliant"):
-        write_json(path, {"loss": [bad]})
+        write_json(path, {"loss": [bad]}, site="run")
     assert read_json(path) == {"loss": 1.0}
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from fl.errors import BadInput
+from fl.files import write_json
 from fl.registry import Registry
 
 
@@ -79,7 +80,7 @@ def test_a_runs_folder(two_runs: Registry, tmp_path, monkeypatch):
     moved = folder.rename(tmp_path / "moved")
     with pytest.raises(BadInput, match=re.escape(f"version: got {moved}")):
         two_runs.version(str(moved))
-    (moved / "summary.json").write_text('{"run_id": "second"}')
+    write_json(moved / "summary.json", {"run_id": "second"}, site="summary")
     assert two_runs.version(str(moved)).name == "second:1"
 
 
