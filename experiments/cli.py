@@ -186,6 +186,43 @@ def bench(
     raise typer.Exit(run_bench(overrides or [], as_json=as_json))
 
 
+@app.command(rich_help_panel=AROUND)
+def replay(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The folder of the run.", show_default=False)],
+    round: Annotated[int, typer.Option("--round", min=1, help="The round to train again.")],
+    engine: Annotated[
+        str | None, typer.Option("--engine", help="auto, inprocess, forked or ray; the run's own if left out.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a round again from the version before it, and compare the bits. Changes nothing of the run."""
+    from experiments.replay import replay as again
+
+    raise typer.Exit(again(run_dir, round=round, engine=engine, as_json=as_json))
+
+
+@app.command(rich_help_panel=AROUND)
+def doctor(
+    run_dir: Annotated[
+        Path | None, typer.Argument(metavar="RUN_DIR", help="The folder of the run.", show_default=False)
+    ] = None,
+    fault_points: Annotated[
+        bool, typer.Option("--fault-points", help="List the places where a fault can be planted.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Check every file of a run and of its versions against its hash."""
+    from experiments.doctor import doctor as examine
+    from experiments.doctor import show_fault_points
+
+    if fault_points:
+        show_fault_points(as_json=as_json)
+    elif run_dir is None:
+        raise click.UsageError("RUN_DIR is missing, or --fault-points.")
+    else:
+        raise typer.Exit(examine(run_dir, as_json=as_json))
+
+
 def _say(kind: str, message: str) -> None:
     """One clear message on stderr, in colour on a terminal."""
     from rich.console import Console

@@ -148,7 +148,7 @@ class RoundLoop:
 
     def _round(self, totals: Totals, start: Parameters, round: int) -> Parameters:
         clock = Clock()
-        parameters, counted, down = self._train(start, round, clock)
+        parameters, counted, down = self.train(start, round, clock)
         arrays = wire.array_record(parameters)
         clients, bytes_evaluated = self._evaluate_clients(arrays, round, clock)
         self._close(
@@ -167,7 +167,7 @@ class RoundLoop:
         )
         return parameters
 
-    def _train(self, start: Parameters, round: int, clock: Clock) -> tuple[Parameters, Tally, int]:
+    def train(self, start: Parameters, round: int, clock: Clock) -> tuple[Parameters, Tally, int]:
         """Ask cohorts until one meets the quorum: the new parameters, the counts, and the bytes sent."""
         down = 0
         before: list[Tally] = []
