@@ -50,7 +50,7 @@ class RoundRecord:
     seconds          phase -> seconds, PHASES; those add up to "total", "overlapped" ran beside the next round
     clients: CLIENT_COUNTS -> number;   bytes: {"down", "up"}
     update_norms     Euclidean norm of each accepted update, in client order
-    refused, failed  {"client": id, "reason": text} each
+    refused, failed, refused_reports  {"client": id, "reason": text} each; the last of evaluations
     """
 
     round: int
@@ -67,6 +67,7 @@ class RoundRecord:
     confusion: Confusion | None = None
     refused: Sequence[Mapping[str, Any]] = ()
     failed: Sequence[Mapping[str, Any]] = ()
+    refused_reports: Sequence[Mapping[str, Any]] = ()
     cohort: Sequence[int] = ()
 
 

@@ -26,6 +26,7 @@ from fl.parameters import Parameters, cast, not_finite, sha256
 from fl.seeds import process_wide
 from server import interrupts
 from server.background import Background
+from server.guard import Declared, guarded, sound_reports
 from server.over_clients import over_clients
 from server.policies import AvailableGrid, Policies, may_commit, may_go_on
 from server.records import CLIENT_COUNTS, PHASES, Observer, RoundRecord
@@ -178,7 +179,8 @@ class RoundLoop:
                 grid = self._available(round)
                 messages = list(self.strategy.configure_train(round, arrays, config, grid))
             down += sum_bytes(messages)
-            replies = self._ask(messages, round, "train", clock)
+            declared = Declared(model=start, extra=self._extra(start), grows=self.grows)
+            replies = self._ask(messages, round, "train", clock, declared)
             counted = tally(messages, replies, version=round - 1)
             decision = may_commit(
                 asked=counted.asked,
@@ -209,10 +211,11 @@ class RoundLoop:
         config = ConfigRecord({"version": round})
         with self._random("configure_evaluate", round, 0):
             messages = list(self.strategy.configure_evaluate(round, arrays, config, self._available(round)))
-        replies = self._ask(messages, round, "evaluate", clock)
+        replies, unsound = sound_reports(self._ask(messages, round, "evaluate", clock), round=round)
         with clock.phase("evaluate"), self._random("aggregate_evaluate", round, 0):
-            self.strategy.aggregate_evaluate(round, [reply for reply in replies if reply.has_content()])
-        return over_clients(reports(replies, round=round)), sum_bytes(messages)
+            self.strategy.aggregate_evaluate(round, replies)
+        found = over_clients(reports(replies, round=round))
+        return {**found, "refused_reports": unsound}, sum_bytes(messages)
 
     def _close(self, totals: Totals, round: int, parameters: Parameters, clock: Clock, **more: Any) -> None:
         """The end of every round, 0 included: it is measured, committed and told of beside the next round's training.
@@ -277,11 +280,20 @@ class RoundLoop:
             "confusion": confusion if isinstance(confusion, Confusion) else None,
         }
 
-    def _ask(self, messages: Sequence[Message], round: int, phase: str, clock: Clock) -> list[Message]:
+    def _extra(self, parameters: Parameters) -> Parameters:
+        """Arrays that clients send beside the model's, where our own strategy says so."""
+        return self.strategy.extra_like(parameters) if isinstance(self.strategy, AlgorithmStrategy) else {}
+
+    def _ask(
+        self, messages: Sequence[Message], round: int, phase: str, clock: Clock, declared: Declared | None = None
+    ) -> list[Message]:
+        """Replies by client; of training, where ``declared`` says what they may hold, those that may not are Errors."""
         if isinstance(self.grid, ReportsProgress):
             self.grid.progress = lambda done, of: self.observer.on_phase(round, phase, done, of)
         with clock.phase(phase):
             replies = list(self.grid.send_and_receive(messages, timeout=self.policies.deadline(round)))
+            if declared is not None:
+                replies = guarded(messages, replies, declared)
         return sorted(replies, key=wire.sender)  # a real SuperLink's come as they come
 
     def _available(self, round: int) -> Grid:

@@ -45,6 +45,10 @@ class AlgorithmStrategy(Strategy):
         self._parameters: Parameters = initial
         self._cohort: list[int] = []
 
+    def extra_like(self, parameters: Parameters) -> Parameters:
+        """What the algorithm's clients send beside their deltas; values mean nothing."""
+        return self.algorithm.extra_like({name: parameters[name] for name in self.trainable})
+
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:

@@ -60,6 +60,7 @@ def round_line(record: RoundRecord, task: Task) -> dict[str, Any]:
         "update_norms": quantiles(record.update_norms),
         "refused": record.refused[:MAX_LISTED],
         "failed": record.failed[:MAX_LISTED],
+        **({"refused_reports": record.refused_reports[:MAX_LISTED]} if record.refused_reports else {}),
     }
     plain: dict[str, Any] = _plain(line)
     return plain

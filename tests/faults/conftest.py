@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from experiments.run import simulate
-from fl.files import read_json
+from fl.files import read_json, sha256_file, write_json
 from fl.registry import Registry
 
 Settings = Callable[..., dict[str, Any]]
@@ -49,6 +49,9 @@ def poison() -> Callable[[Path, Iterable[int]], None]:
         for client in clients:
             x[offsets[client] : offsets[client + 1]] = np.nan
         x.flush()
+        about = read_json(folder / "store.json")  # the device's data were so from the start: no file was damaged
+        about["files"]["x.npy"] = sha256_file(folder / "x.npy")
+        write_json(folder / "store.json", about, site="partitions.about")
 
     return poison
 
