@@ -6,10 +6,7 @@ to shared memory where all actors are on this machine, else to Ray's object stor
 
 from __future__ import annotations
 
-import logging
 import os
-import signal
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from clients import transport
 from clients.dispatch import Died
+from clients.ray_session import start_ray, stop_ray
 from clients.setting import open_setting
 from clients.transport import Packed, Segment
 from clients.unit import Reply, answer
@@ -93,7 +91,7 @@ class RayPool:
         """End Ray if this object started it."""
         self._calls = {}
         if self._owns_ray:
-            ray.shutdown()
+            stop_ray()
 
 
 def _result(reference: Any) -> list[Reply] | Died:
@@ -108,24 +106,3 @@ def _result(reference: Any) -> list[Reply] | Died:
         return Died(f"{type(error.cause).__name__}: {error.cause}"[:300])
     except RayError as error:
         return Died(f"{type(error).__name__}: {error}"[:300])
-
-
-def start_ray(num_cpus: int, address: str | None) -> None:
-    """Start or join Ray, quietly: no dashboard, no usage report, no log lines of workers on the terminal.
-
-    Who handles SIGTERM stays as it was; Ray would exit at once.
-    """
-    terminate = signal.getsignal(signal.SIGTERM)
-    quiet = {
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    }
-    for name, value in quiet.items():
-        os.environ.setdefault(name, value)
-    if address is None:
-        ray.init(num_cpus=num_cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    else:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, terminate)

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from flwr.app import Error, RecordDict
 
 from clients.grid import Unit
-from clients.transport import Segment
+from clients.transport import Segment, forget_mappings
 from clients.unit import Reply
 from fl.wire import CRASHED
 
@@ -146,6 +146,7 @@ class Dispatcher:
         for segment in [*self._free, *(p.segment for p in self._payloads.values() if p.segment)]:
             segment.close()
         self._idle, self._at, self._payloads, self._free = [], {}, {}, []
+        forget_mappings()
         self._pool.close()
 
     def _feed(self) -> None:

@@ -21,8 +21,8 @@ import ray
 from ray import cloudpickle
 from ray.exceptions import ActorDiedError, RayError
 
-from clients.actor import start_ray
 from clients.foreign import Hand
+from clients.ray_session import start_ray, stop_ray
 from fl.foreign import frames
 from fl.foreign.frames import Buffer
 
@@ -82,7 +82,7 @@ class RayHands:
         """End Ray if this object started it."""
         self._shared = {}
         if self._owns_ray:
-            ray.shutdown()
+            stop_ray()
 
     def _carry(self, driver: socket.socket, actor: Any) -> None:
         """Between a hand's socket and its actor, until one of them is gone."""

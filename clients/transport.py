@@ -77,6 +77,8 @@ class Segment:
 
     def close(self) -> None:
         """Give the memory back, once nobody maps it any more."""
+        if self._map is not None:
+            self._map.close()
         os.close(self._file)
 
     def _of_size(self, size: int) -> mmap.mmap:
@@ -85,6 +87,11 @@ class Segment:
             os.ftruncate(self._file, rounded)
             self._map = mmap.mmap(self._file, rounded)
         return self._map
+
+
+def forget_mappings() -> None:
+    """Let go of the memory of other processes that this one has read; views of it keep theirs."""
+    _opened.cache_clear()
 
 
 @lru_cache(maxsize=64)

@@ -182,6 +182,9 @@ class _Engine:
 def _engine(options: Options, setting: Mapping[str, Any]) -> _Engine:
     size = min(options.num_actors or available_cores(), options.num_clients)
     if options.engine == "ray" or options.address:
+        from clients.ray_session import prepare
+
+        prepare(options.address)
         from clients.foreign_ray import RayHands
 
         hands = RayHands(size=size, setting=setting, address=options.address)

@@ -108,6 +108,9 @@ def _pool(engine: Engine, setting: Setting, values: Mapping[str, Any], *, partit
         from clients.forked import ForkedPool
 
         return ForkedPool(setting)
+    from clients.ray_session import prepare
+
+    prepare(values["engine"].get("address"))
     from clients.actor import RayPool
 
     return RayPool(

@@ -88,10 +88,14 @@ def _objection(reply: Message, asked: set[int], seen: set[int], declared: Declar
     (numbers,) = metrics.values()
     is_sum = "sum" in records
     rows = _columns(numbers) if is_sum else []
-    nodes = [wire.node_of(int(row[wire.CLIENT])) for row in rows] if is_sum else [reply.metadata.src_node_id]
-    if strangers := [wire.client_of(node) for node in nodes if node not in asked]:
+    node = reply.metadata.src_node_id
+    if node not in asked:
+        return f"client {wire.client_of(node)} was not asked"
+    # Of several clients each has a node of its own here; one that answers for itself may be any SuperNode's.
+    answers_for = [int(row[wire.CLIENT]) for row in rows] if is_sum else [wire.client_of(node)]
+    if strangers := [c for c in answers_for if len(answers_for) > 1 and wire.node_of(c) not in asked]:
         return f"it answers for client {strangers[0]}, who was not asked"
-    if len(set(nodes)) < len(nodes) or seen & set(nodes):
+    if len(set(answers_for)) < len(answers_for) or seen & set(answers_for):
         return "its client has answered already"
     if not is_sum and (why := _weight(numbers.get(wire.NUM_EXAMPLES), wire.NUM_EXAMPLES)):
         return why
@@ -100,7 +104,7 @@ def _objection(reply: Message, asked: set[int], seen: set[int], declared: Declar
             return f"{name} is {value}"
     why = _of_sum(records, rows, declared) if is_sum else _of_one(records, declared)
     if not why:
-        seen.update(nodes)
+        seen.update(answers_for)
     return why
 
 

@@ -9,6 +9,7 @@ import copy
 import functools
 import json
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -30,6 +31,9 @@ QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MPLBACKEND": "Agg",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # One token for all that this process starts: Ray reads it once.
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 os.environ.update(QUIET)

@@ -30,13 +30,11 @@ MATRIX = [
 @pytest.fixture(scope="module")
 def one_ray() -> Iterator[None]:
     """Ray started once; a RayPool joins it, and leaves it running."""
-    import ray
-
-    from clients.actor import start_ray
+    from clients.ray_session import start_ray, stop_ray
 
     start_ray(3, None)
     yield
-    ray.shutdown()
+    stop_ray()
 
 
 def evidence(run_dir: Path, told: Told) -> dict[str, Any]:

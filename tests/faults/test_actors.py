@@ -49,9 +49,7 @@ class Hanging(Deadly):
 @pytest.fixture(scope="module")
 def one_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Ray started once, with a folder that its workers import from."""
-    import ray
-
-    from clients.actor import start_ray
+    from clients.ray_session import start_ray, stop_ray
 
     folder = tmp_path_factory.mktemp("importable")
     (folder / "deadly.py").write_text(DEADLY)
@@ -60,7 +58,7 @@ def one_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     sys.path.insert(0, str(folder))
     start_ray(2, None)
     yield folder
-    ray.shutdown()
+    stop_ray()
     sys.path.remove(str(folder))
     os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)
 

@@ -1,0 +1,170 @@
+"""However a run with Ray ends, nothing of it is left after ten seconds; and while it is there, strangers stay out."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from experiments.run import simulate
+from fl.files import read_json
+
+Settings = Callable[..., dict[str, Any]]
+
+FL = Path(sys.executable).with_name("fl")
+MOST_SECONDS = 10.0
+
+
+def start(config: dict[str, Any], *more: str) -> subprocess.Popen[str]:
+    """`fl simulate engine=ray` without an end, once it has committed a round; with a token of its own."""
+    folders = [f"run_dir={config['run_dir']}", f"registry_dir={config['registry_dir']}"]
+    command = [FL, "simulate", "dataset=synthetic", "dataset.clients=6", "cohort_size=4", "num_rounds=100000"]
+    command += ["engine=ray", "engine.num_actors=2", "server.tensorboard=false", *folders, *more]
+    own = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    process = subprocess.Popen(command, env=own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    lines, ends = Path(config["run_dir"]) / "metrics.jsonl", time.monotonic() + 120
+    while not lines.exists() or lines.read_text().count("\n") < 2:
+        assert process.poll() is None and time.monotonic() < ends, process.communicate()
+        time.sleep(0.05)
+    return process
+
+
+def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def session_folders(members: list[psutil.Process]) -> set[Path]:
+    found = set()
+    for member in members:
+        try:
+            found |= {Path(p.split("=", 1)[1]) for p in member.cmdline() if p.startswith("--session-dir=")}
+            found |= {Path(p.split("=", 1)[1]) for p in member.cmdline() if p.startswith("--session_dir=")}
+        except psutil.Error:
+            continue
+    return found
+
+
+def memory_files() -> set[str]:
+    return {path.name for path in Path("/dev/shm").iterdir()}
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
+def test_nothing_is_left(number: signal.Signals, settings: Settings) -> None:
+    before = memory_files()
+    process = start(settings(name="ended"))
+    members = family(process)
+    names = {member.name() for member in members}
+    assert {"raylet", "gcs_server"} <= names, names
+    folders = session_folders(members)
+    process.send_signal(number)
+    process.wait(timeout=60)
+    ends = time.monotonic() + MOST_SECONDS
+    while (left := [m for m in members if m.is_running() and m.status() != psutil.STATUS_ZOMBIE]) and (
+        time.monotonic() < ends
+    ):
+        time.sleep(0.1)
+    assert not left
+    while any(folder.exists() for folder in folders) and time.monotonic() < ends:
+        time.sleep(0.1)
+    assert folders and not [folder for folder in folders if folder.exists()]
+    assert memory_files() <= before
+    process.communicate()
+
+
+STRANGER = """
+import sys, ray
+try:
+    ray.init(address=sys.argv[1], log_to_driver=False, logging_level="CRITICAL")
+except BaseException as error:
+    print(type(error).__name__, str(error)[:200])
+    sys.exit(7)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_stranger_is_not_let_in(settings: Settings) -> None:
+    process = start(settings(name="guarded"))
+    try:
+        (gcs,) = (m for m in family(process) if m.name() == "gcs_server")
+        port = next(part.split("=", 1)[1] for part in gcs.cmdline() if part.startswith("--gcs_server_port="))
+        plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+        wrong = {**plain, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
+        right = {**plain, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": gcs.environ()["RAY_AUTH_TOKEN"]}
+        statuses = []
+        for environment in (plain, wrong, right):
+            address = f"{gcs_address(gcs)}:{port}"
+            try:
+                tried = subprocess.run(
+                    [sys.executable, "-c", STRANGER, address], env=environment, capture_output=True, timeout=30
+                )
+                statuses.append(tried.returncode)
+            except subprocess.TimeoutExpired:  # it was never answered
+                statuses.append(-1)
+        assert statuses[0] != 0 and statuses[1] != 0 and statuses[2] == 0, statuses
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+
+
+def gcs_address(gcs: psutil.Process) -> str:
+    return next((part.split("=", 1)[1] for part in gcs.cmdline() if part.startswith("--node-ip-address=")), "127.0.0.1")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["inprocess", "forked", pytest.param("ray", marks=pytest.mark.ray)])
+def test_a_long_run_does_not_grow(engine: str, settings: Settings) -> None:
+    """500 rounds of 20 clients: memory, descriptors and threads as they were after round 50, or nearly so."""
+    config = settings(name="soak")
+    lines = Path(config["run_dir"]) / "metrics.jsonl"
+    command = [FL, "simulate", "dataset=synthetic", "dataset.clients=40", "cohort_size=20", "num_rounds=500"]
+    command += [f"engine={engine}", "engine.num_actors=2", "evaluate_every=50", "client.local_epochs=1"]
+    command += [f"run_dir={config['run_dir']}", f"registry_dir={config['registry_dir']}"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    looked: dict[int, tuple[float, int, int]] = {}
+    while process.poll() is None:
+        done = lines.read_text().count("\n") - 1 if lines.exists() else 0
+        for mark in (50, 480):
+            if done >= mark and mark not in looked:
+                looked[mark] = state_of(process.pid)
+        time.sleep(0.02)
+    assert process.returncode == 0 and looked.keys() == {50, 480}
+    (memory, descriptors, threads), (later, more_descriptors, more_threads) = looked[50], looked[480]
+    assert (later - memory) / 2**20 <= 0.1 * 430
+    assert more_descriptors <= descriptors + 2 and more_threads <= threads + 2
+
+
+def state_of(pid: int) -> tuple[float, int, int]:
+    """Resident bytes of the driver and its workers, and the driver's descriptors and threads."""
+    driver = psutil.Process(pid)
+    memory = driver.memory_info().rss
+    for member in driver.children(recursive=True):
+        try:
+            memory += member.memory_info().rss if "ray::" in " ".join(member.cmdline()[:1]) else 0
+        except psutil.Error:
+            continue
+    return float(memory), driver.num_fds(), driver.num_threads()
+
+
+def test_a_run_of_many_rounds_keeps_its_descriptors(settings: Settings) -> None:
+    own = psutil.Process()
+    simulate(settings("num_rounds=2", "engine=forked", name="first"))
+    before = own.num_fds()
+    run = simulate(settings("num_rounds=30", "engine=forked", name="second"))
+    assert read_json(run / "summary.json")["rounds_completed"] == 30
+    assert own.num_fds() <= before
+    assert not [child for child in own.children() if child.status() != psutil.STATUS_ZOMBIE and forked(child)]
+
+
+def forked(child: psutil.Process) -> bool:
+    try:
+        return child.cmdline() == psutil.Process().cmdline()
+    except psutil.Error:
+        return False
