@@ -1,5 +1,6 @@
 """However a run with Ray ends, nothing of it is left after ten seconds; and while it is there, strangers stay out."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -156,9 +157,11 @@ def state_of(pid: int) -> tuple[float, int, int]:
 def test_a_run_of_many_rounds_keeps_its_descriptors(settings: Settings) -> None:
     own = psutil.Process()
     simulate(settings("num_rounds=2", "engine=forked", name="first"))
+    gc.collect()
     before = own.num_fds()
     run = simulate(settings("num_rounds=30", "engine=forked", name="second"))
     assert read_json(run / "summary.json")["rounds_completed"] == 30
+    gc.collect()
     assert own.num_fds() <= before
     assert not [child for child in own.children() if child.status() != psutil.STATUS_ZOMBIE and forked(child)]
 
