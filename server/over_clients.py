@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,14 +22,17 @@ def over_clients(found: Sequence[EvaluationReport]) -> dict[str, Any]:
 def personal_gain(found: Sequence[EvaluationReport]) -> dict[str, float]:
     """How devices' own models compare with the global one on their own test parts; {} where they keep none.
 
-    The gain is in accuracy where the task has one, else how far the loss fell.
+    The gain is in accuracy where the task has one, else how far the loss fell. ``share_lower_loss`` sees what accuracy
+    on a handful of examples does not: there many gains are 0.
     """
-    gains, lags = [], []
+    gains, lags, lower = [], [], []
     for report in found:
         gain = gain_of(report)
         if gain is not None:
+            numbers = values(report.statistics)
             gains.append(gain)
-            lags.append(values(report.statistics).get("lag", 0.0))
+            lags.append(numbers.get("lag", 0.0))
+            lower.append(numbers.get("personal_loss", math.inf) < numbers.get("loss", math.inf))
     if not gains:
         return {}
     pooled = values(merge(report.statistics for report in found))
@@ -36,6 +40,7 @@ def personal_gain(found: Sequence[EvaluationReport]) -> dict[str, float]:
         "gain": sum(gains) / len(gains),
         "share_better": sum(g > 0 for g in gains) / len(gains),
         "share_worse": sum(g < 0 for g in gains) / len(gains),
+        "share_lower_loss": sum(lower) / len(lower),
         "lag": sum(lags) / len(lags),
         **{name: value for name, value in pooled.items() if name.startswith("personal_")},
     }

@@ -138,9 +138,10 @@ def test_the_gain_is_told_client_by_client_and_merged(settings: Settings, told: 
     assert merged["gain"] == pytest.approx(sum(gains) / 6) and merged["clients"] == 6
     assert merged["share_better"] == sum(gain > 0 for gain in gains) / 6
     assert merged["share_worse"] == sum(gain < 0 for gain in gains) / 6
+    assert merged["share_lower_loss"] == sum(line["personal_loss"] < line["loss"] for line in lines) / 6
     assert merged["lag"] == pytest.approx(sum(line["lag"] for line in lines) / 6)
     assert any(line["lag"] > 0 for line in lines), "everybody took part in the last round"
-    assert {"gain", "share_better", "share_worse", "lag"} <= told(run)[1]["personal"].keys()
+    assert {"gain", "share_better", "share_worse", "share_lower_loss", "lag"} <= told(run)[1]["personal"].keys()
 
 
 def test_personal_models_change_no_bit_of_the_global_one(settings: Settings) -> None:
@@ -167,6 +168,9 @@ def test_reports_without_a_personal_model_have_no_gain() -> None:
     assert gain_of(plain) is None and personal_gain([plain]) == {}
     assert gain_of(own) == 0.5
     assert personal_gain([plain, own])["lag"] == 3.0
+    assert personal_gain([plain, own])["share_lower_loss"] == 1.0
+    accuracy_alone = EvaluationReport(1, 1, 2, {"accuracy": Mean(1.0, 2.0), "personal_accuracy": Mean(2.0, 2.0)})
+    assert personal_gain([accuracy_alone])["share_lower_loss"] == 0.0
 
 
 def test_its_own_rate_is_the_same_in_every_round(devices: Devices, start: Parameters) -> None:
