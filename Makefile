@@ -12,6 +12,8 @@ BIN := .venv/bin
 # Only to run .ci/install.py, which then chooses the interpreter of .venv.
 HOST_PYTHON := $(if $(PYTHON),$(PYTHON),python3)
 INSTALL := $(HOST_PYTHON) .ci/install.py
+# A process a core; the tests of a file stay together, because they share what is slow to start.
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile
 SOURCES := fl clients server conf experiments
 
 # Nothing that these commands start calls home.
@@ -32,10 +34,10 @@ simulate: install ## Train a global model over simulated clients; the last line 
 	@$(BIN)/fl simulate $(ARGS)
 
 test: develop ## All tests but the slow ones, in under 15 minutes
-	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	@$(PYTEST) -m "not slow" $(ARGS)
 
 test-all: develop ## All tests
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(PYTEST) $(ARGS)
 
 check: lint types test ## Format, lint, strict types, then make test: what CI runs
 

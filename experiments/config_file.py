@@ -33,7 +33,7 @@ def read_config(run_dir: Path) -> dict[str, Any]:
         text = digest
         if b"sha256 of" in text or b"lines above" in text:
             raise CorruptFile(path=str(path), why="its last line, which has the hash of the others, is damaged")
-    elif digest.strip().decode(errors="replace") != hashlib.sha256(text).hexdigest():
+    elif digest != hashlib.sha256(text).hexdigest().encode() + b"\n":
         raise CorruptFile(path=str(path), why="its lines are not those that were written; the last one has their hash")
     try:
         config = yaml.safe_load(text)

@@ -75,26 +75,26 @@ def append(path: Path, content: bytes, *, site: str, durable: bool) -> None:
 
 def write_json(path: Path, value: Mapping[str, Any], *, site: str) -> None:
     """``write_bytes`` of indented JSON with sorted keys, and its hash; NaN is refused, because JSON has none."""
-    known = {**value, HASH: _json_hash(value)}
-    content = json.dumps(known, indent=2, sort_keys=True, allow_nan=False) + "\n"
-    write_bytes(path, content.encode(), site=site)
+    write_bytes(path, _with_hash(value), site=site)
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """The value in a JSON file. Raises CorruptFile, naming the file, if it is not JSON or not what was written."""
+    content = path.read_bytes()
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(content)
     except ValueError as error:
         raise CorruptFile(path=str(path), why=f"not JSON: {error}") from error
-    if not isinstance(value, dict) or value.pop(HASH, None) != _json_hash(value):
-        raise CorruptFile(path=str(path), why="its content is not what was written: the hash in it is another")
+    if not isinstance(value, dict) or value.pop(HASH, None) is None or _with_hash(value) != content:
+        raise CorruptFile(path=str(path), why="its content is not what was written: it has another hash than it says")
     return value
 
 
-def _json_hash(value: Mapping[str, Any]) -> str:
-    """Of what a reader will find: keys are texts and sequences are lists by then."""
+def _with_hash(value: Mapping[str, Any]) -> bytes:
+    """The bytes of a JSON file: the value as a reader will find it (keys are texts, sequences lists), and its hash."""
     found = json.loads(json.dumps(value, allow_nan=False))
-    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
+    return (json.dumps({**found, HASH: digest}, indent=2, sort_keys=True) + "\n").encode()
 
 
 def sync_folder(path: Path) -> None:

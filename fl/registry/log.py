@@ -7,6 +7,7 @@ manifest, which parameters are still referred to.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import dataclass, field
@@ -48,23 +49,37 @@ def read_log(folder: Path, run_id: str) -> RunLog:
     lines = path.read_bytes().split(b"\n") if path.exists() else []
     for number, line in enumerate(lines[:-1], start=1):
         try:
-            _replay(log, json.loads(line))
+            _replay(log, _parsed(line))
         except (ValueError, KeyError, TypeError) as error:
             raise CorruptFile(path=str(path), why=f"line {number} is not a line of a version log") from error
     return log
+
+
+def _line(fields: dict[str, Any]) -> bytes:
+    """A line of the log, without its end: the fields, and a hash of them."""
+    digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
+    return json.dumps({**fields, "sha256": digest}, sort_keys=True).encode()
+
+
+def _parsed(line: bytes) -> dict[str, Any]:
+    """The fields of a line. Raises ValueError if they are not those that were written."""
+    fields: Any = json.loads(line)
+    if not isinstance(fields, dict) or fields.pop("sha256", None) is None or _line(fields) != line:
+        raise ValueError("another hash than it says")
+    return fields
 
 
 def readable_entries(folder: Path, run_id: str) -> dict[int, Entry]:
     """The entries of a run up to the first line that cannot be read."""
     log = RunLog()
     for line in _sound_lines(folder, run_id):
-        _replay(log, json.loads(line))
+        _replay(log, _parsed(line))
     return log.entries
 
 
 def rewrite(folder: Path, run_id: str, *, below: int) -> None:
     """Keep what the log says of rounds ``below``, up to the first line that cannot be read. The lock is held."""
-    kept = [line for line in _sound_lines(folder, run_id) if json.loads(line)["round"] < below]
+    kept = [line for line in _sound_lines(folder, run_id) if _parsed(line)["round"] < below]
     write_bytes(log_path(folder, run_id), b"".join(line + b"\n" for line in kept), site="registry.log.rewritten")
 
 
@@ -72,7 +87,7 @@ def _sound_lines(folder: Path, run_id: str) -> list[bytes]:
     path, log, sound = log_path(folder, run_id), RunLog(), []
     for line in path.read_bytes().split(b"\n")[:-1] if path.exists() else []:
         try:
-            _replay(log, json.loads(line))
+            _replay(log, _parsed(line))
         except (ValueError, KeyError, TypeError):
             break
         sound.append(line)
@@ -111,15 +126,13 @@ def live_entries(folder: Path) -> dict[tuple[str, int], Entry]:
 def append(folder: Path, run_id: str, event: Event, *entries: Entry) -> None:
     """Write one line an entry and sync them; a torn last line is cut off first. The caller holds the lock."""
     path, when = log_path(folder, run_id), now()
-    text = "".join(
-        json.dumps({"event": event, "when": when, **vars(entry)}, sort_keys=True) + "\n" for entry in entries
-    )
+    lines = [_line({"event": event, "when": when, **vars(entry)}) + b"\n" for entry in entries]
     with storing(path, site="registry.log"), path.open("a+b") as file:
         end = file.seek(0, os.SEEK_END)
         if end and os.pread(file.fileno(), 1, end - 1) != b"\n":
             file.seek(0)
             file.truncate(file.read().rfind(b"\n") + 1)
-        file.write(text.encode())
+        file.write(b"".join(lines))
         file.flush()
         reach("registry.log.written")
         os.fsync(file.fileno())

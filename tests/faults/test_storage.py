@@ -236,7 +236,7 @@ def is_noticed_and_never_used(run: Path, path: Path, whole: Path, told: Told) ->
     assert read_json(run / "summary.json")["model_sha256"] == read_json(whole / "summary.json")["model_sha256"]
 
 
-@pytest.mark.parametrize("number", [pytest.param(n, marks=() if n < 20 else pytest.mark.slow) for n in range(1000)])
+@pytest.mark.parametrize("number", [pytest.param(n, marks=() if n < 20 else pytest.mark.slow) for n in range(80)])
 def test_a_flipped_bit_is_noticed_and_never_used(
     number: int, damaged: Callable[[], Path], whole: Callable[[str], Path], told: Told
 ) -> None:
@@ -249,6 +249,23 @@ def test_a_flipped_bit_is_noticed_and_never_used(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_thousand_flipped_bits_are_noticed(damaged: Callable[[], Path]) -> None:
+    run, chance = damaged(), random.Random(7)
+    files = files_of(run)
+    for _ in range(1000):
+        path = chance.choice(files)
+        whole = path.read_bytes()
+        content = bytearray(whole)
+        content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+        path.write_bytes(content)
+        assert list(examine(run)), f"nothing was noticed of {path.name}"
+        path.write_bytes(whole)
+    assert not list(examine(run))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_truncated_file_is_noticed_and_never_used(
     damaged: Callable[[], Path], whole: Callable[[str], Path], told: Told
 ) -> None:

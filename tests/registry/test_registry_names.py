@@ -7,6 +7,7 @@ import pytest
 from fl.errors import BadInput
 from fl.files import write_json
 from fl.registry import Registry
+from fl.registry.log import Entry, append
 
 
 @pytest.fixture
@@ -63,8 +64,9 @@ def test_a_beginning_that_several_hashes_have_is_ambiguous(registry: Registry):
     registry.commit({"w": np.ones(1)}, {"run_id": "r", "round": 1})
     log = registry.folder / "versions" / "r" / "log.jsonl"
     lines = [json.loads(line) for line in log.read_text().splitlines()]
-    forged = [{**line, "hash": "abcdef0" + line["hash"][7:]} for line in lines]
-    log.write_text("".join(json.dumps(line) + "\n" for line in forged))
+    log.unlink()
+    for line in lines:
+        append(registry.folder, "r", "commit", Entry(line["round"], "abcdef0" + line["hash"][7:], "m", None))
     with pytest.raises(BadInput, match="abcdef, which several start with, allowed: r:0, r:1"):
         registry.version("abcdef")
 
