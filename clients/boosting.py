@@ -15,7 +15,7 @@ from fl.data.dataset import Examples
 from fl.errors import BadInput
 from fl.metrics import Mean, values
 from fl.models.evaluate import evaluate
-from fl.models.xgboost import TreeEnsemble, grow, newest
+from fl.models.xgboost import TreeEnsemble, grow, newest, num_trees
 from fl.parameters import Array, Parameters
 
 BAGGING, CYCLIC = "FedXgbBagging", "FedXgbCyclic"
@@ -36,6 +36,16 @@ class Trees:
         """What leaves of the booster that a client ended with."""
         return end if self.cyclic else newest(end, rounds=self.rounds(module, "train"))
 
+    def why_not(self, sent: Parameters, module: Any) -> str | None:
+        """What keeps ``sent`` from being what may leave a client, in words: other trees, or another number of them."""
+        if why := module.why_not(sent):
+            return str(why)
+        found = num_trees(sent)
+        grown = self.rounds(module, "train") * int(module.options["num_parallel_tree"])
+        if found < grown or (found > grown and not self.cyclic):
+            return f"{found} trees, expected {'at least ' if self.cyclic else ''}{grown}"
+        return None
+
 
 def trees_of(module: Any, values: Mapping[str, Any]) -> Trees | None:
     """How ``module`` is trained if it is an ensemble of trees, from the settings of a run; None for a network.
@@ -55,10 +65,6 @@ def trees_of(module: Any, values: Mapping[str, Any]) -> Trees | None:
     if client.get("sends") == "personal":
         raise BadInput(key="client.sends", got="personal", allowed="fresh: trees have no difference to a version")
     cyclic = target == CYCLIC
-    if not cyclic and module.num_margins > 1:
-        got = f"fedxgbbagging, for {module.num_margins} classes"
-        allowed = "fedxgbcyclic, or two classes or a number: Flower's bagging keeps the trees of one class alone"
-        raise BadInput(key="strategy", got=got, allowed=allowed)
     if not cyclic and module.options["local_rounds"] != 1:
         allowed = (
             "1 with fedxgbbagging, which keeps one boosting round of each client; model.num_parallel_tree adds trees"

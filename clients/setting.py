@@ -27,7 +27,6 @@ from fl.errors import BadInput
 from fl.messages import Boundary
 from fl.models import arrays
 from fl.models.build import build_model
-from fl.models.xgboost import why_no_trees
 from fl.parameters import Parameters, num_bytes
 from fl.signature import Signature
 
@@ -96,9 +95,10 @@ class Setting:
         """What may leave a client of this setting."""
         like = self.algorithm.extra_like(self.trainable_of(self.model))
         boundary = Boundary(delta=self.model, extra=like, max_norm=self.max_update_norm)
-        if self.trees is None:
+        trees = self.trees
+        if trees is None:
             return boundary
-        return replace(boundary, unlike=lambda arrays, _: why_no_trees(arrays, self.signature))
+        return replace(boundary, unlike=lambda sent, _: trees.why_not(sent, self.module))
 
     def trainable_of(self, parameters: Parameters) -> Parameters:
         """Those of ``parameters`` that training moves."""

@@ -102,7 +102,7 @@ def main(grid: Grid, context: Context) -> None:
         seed=seed,
         evaluate=partial(measure, module=module, centre=centre),
         evaluates_beside=_draws_nothing(module),
-        grows=isinstance(module, arrays.GrowingModule),
+        grown=module.why_not if isinstance(module, arrays.GrowingModule) else None,
         prepare_commit=partial(history.prepare_commit, strategy=strategy),
         observer=observer,
     )

@@ -9,7 +9,7 @@ aside: the result is that of the other replies, bit for bit.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,21 +22,18 @@ from fl.errors import RefusedUpdate
 from fl.messages import MAX_NUM_EXAMPLES, check_report
 from fl.parameters import Array, Parameters
 
-MOST_GROWN_BYTES = 2**26
-"""Bytes of a model whose arrays grow."""
-
 
 @dataclass(frozen=True)
 class Declared:
     """What training replies may hold.
 
     model   arrays of the global model's names, shapes and dtypes;   extra   the same for the algorithm's extra arrays
-    grows   the model's arrays may have other shapes: trees
+    grown   what keeps arrays from being of the model, in words, where their shapes say nothing: trees
     """
 
     model: Parameters
     extra: Parameters = field(default_factory=dict)
-    grows: bool = False
+    grown: Callable[[Parameters], str | None] | None = None
 
 
 def guarded(messages: Sequence[Message], replies: Iterable[Message], declared: Declared) -> list[Message]:
@@ -112,7 +109,7 @@ def _of_one(records: Mapping[str, ArrayRecord], declared: Declared) -> str:
     if len(records) != 1:
         return f"{len(records)} array records, not one"
     (arrays,) = (wire.arrays_of(record) for record in records.values())
-    return _arrays(arrays, declared.model, grows=declared.grows)
+    return _arrays(arrays, declared.model) if declared.grown is None else declared.grown(arrays) or ""
 
 
 def _of_sum(records: Mapping[str, ArrayRecord], rows: Sequence[Mapping[str, float]], declared: Declared) -> str:
@@ -129,16 +126,14 @@ def _of_sum(records: Mapping[str, ArrayRecord], rows: Sequence[Mapping[str, floa
     )
 
 
-def _arrays(arrays: Parameters, like: Parameters, *, summed: bool = False, grows: bool = False) -> str:
+def _arrays(arrays: Parameters, like: Parameters, *, summed: bool = False) -> str:
     for name in like:
         if name not in arrays:
             return f"array {name!r} is missing"
     for name, value in arrays.items():
         if name not in like:
             return f"array {name!r} was not asked for"
-        if grows and (value.ndim != like[name].ndim or value.nbytes > MOST_GROWN_BYTES):
-            return f"array {name!r} is {value.nbytes} bytes of shape {value.shape}"
-        if not grows and value.shape != like[name].shape:
+        if value.shape != like[name].shape:
             return f"array {name!r} has shape {value.shape}, expected {like[name].shape}"
         dtype = like[name].dtype
         if summed and not np.issubdtype(dtype, np.floating):

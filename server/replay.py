@@ -88,7 +88,7 @@ def replay(
         seed=int(settings["seed"]),
         evaluate=lambda parameters: {},
         evaluates_beside=False,
-        grows=isinstance(module, arrays.GrowingModule),
+        grown=module.why_not if isinstance(module, arrays.GrowingModule) else None,
         prepare_commit=lambda parameters, round: lambda facts: "",
         observer=fan_out(()),
     )

@@ -117,7 +117,7 @@ class RoundLoop:
 
     evaluate          measures parameters on the server's test set
     evaluates_beside  that may happen while the next round trains: it draws no random numbers
-    grows             the model's arrays change their shapes from round to round
+    grown             the model's arrays change their shapes from round to round: what keeps some from being its arrays
     prepare_commit    takes hold of all that a commit needs and the next round would change; what it returns commits
     """
 
@@ -128,7 +128,7 @@ class RoundLoop:
     seed: int
     evaluate: Callable[[Parameters], Statistics]
     evaluates_beside: bool
-    grows: bool
+    grown: Callable[[Parameters], str | None] | None
     prepare_commit: PrepareCommit
     observer: Observer
     background: Background[tuple[RoundRecord, Parameters]] = field(default_factory=Background)
@@ -179,7 +179,7 @@ class RoundLoop:
                 grid = self._available(round)
                 messages = list(self.strategy.configure_train(round, arrays, config, grid))
             down += sum_bytes(messages)
-            declared = Declared(model=start, extra=self._extra(start), grows=self.grows)
+            declared = Declared(model=start, extra=self._extra(start), grown=self.grown)
             replies = self._ask(messages, round, "train", clock, declared)
             counted = tally(messages, replies, version=round - 1)
             decision = may_commit(
@@ -310,7 +310,7 @@ class RoundLoop:
         """The aggregate as the model has it: some stock strategies compute in other dtypes."""
         found = wire.arrays_of(arrays)
         named = dict(zip(like, found.values(), strict=True)) if found.keys() != like.keys() else found
-        if self.grows:
+        if self.grown is not None:
             return {name: named[name] for name in like}
         return {name: cast(named[name], value).reshape(value.shape) for name, value in like.items()}
 

@@ -23,7 +23,7 @@ from fl.data.centre import Centre
 from fl.errors import BadInput
 from fl.metrics import values
 from fl.models import arrays, tasks
-from fl.models.xgboost import TreeEnsemble, grow, why_no_trees
+from fl.models.xgboost import TreeEnsemble, grow
 from fl.parameters import Parameters, copy, mismatch
 from fl.registry import Registry, Version
 from fl.seeds import generator, process_wide
@@ -54,8 +54,8 @@ def check_seeding(
                 raise BadInput(key=f"server.{name}", got=options[name], allowed="above 0")
     elif how != "random":
         found, _ = _existing(how, registry)
-        if isinstance(module, TreeEnsemble):
-            why = why_no_trees(found, centre.signature)
+        if isinstance(module, arrays.GrowingModule):
+            why = module.why_not(found)
         else:
             why = mismatch(found, arrays.parameters_of(module))
         if why:

@@ -21,6 +21,10 @@ class GrowingModule(nn.Module):
         """Take ``parameters`` as they come; BadInput if they are not of this kind of model."""
         raise TypeError("an abstract module")
 
+    def why_not(self, parameters: Mapping[str, Array]) -> str | None:
+        """What keeps ``parameters`` from being of this kind of model, in words; None if nothing does."""
+        raise TypeError("an abstract module")
+
 
 def parameters_of(module: nn.Module, *, views: bool = False) -> Parameters:
     """Trained parameters and persistent buffers by name, in the module's own order.

@@ -4,7 +4,7 @@ The parameters are one array, ``0``: the bytes of the booster as XGBoost's JSON,
 what Flower's FedXgbBagging and FedXgbCyclic exchange, and it grows from version to version. Growing trees needs the
 package xgboost; answering, measuring and exporting do not.
 
-    margin_c(x) = base + sum of the leaf that x reaches in each tree of class c
+    margin(x) = base + sum over trees of the leaf that x reaches: a number, or with more than two classes one a class
 
     two classes    logits (0, margin)     more    logits = margins     regression    the margin
 """
@@ -45,27 +45,28 @@ class TreeEnsemble(GrowingModule):
     right: Tensor
     default_left: Tensor
     leaf: Tensor
-    classes: Tensor
     base: Tensor
 
     def __init__(self, signature: Signature, options: Mapping[str, Any]) -> None:
         super().__init__()
         self.signature, self.options = signature, dict(options)
-        self.num_features = math.prod(signature.input_shape)
-        self.num_margins = signature.num_outputs if signature.num_outputs > 2 else 1
         self.depth = 0
         self.register_buffer(BYTES, torch.zeros(0, dtype=torch.uint8))
         self._take(_no_trees())
 
     def load_arrays(self, parameters: Mapping[str, Array]) -> None:
         """Answer as this booster from now on. Raises BadInput if it is none for these inputs and this task."""
-        if why := why_no_trees(parameters, self.signature):
+        if why := self.why_not(parameters):
             raise BadInput(key="model", got=why, allowed="the model that the parameters were made with")
         content = np.array(parameters[BYTES], dtype=np.uint8)
         given = torch.from_numpy(content)
         if not torch.equal(getattr(self, BYTES), given):
             self.register_buffer(BYTES, given)
-            self._take(_tables(content) if content.size else _no_trees())
+            self._take(_tables(content, self.signature) if content.size else _no_trees())
+
+    def why_not(self, parameters: Mapping[str, Array]) -> str | None:
+        """What keeps ``parameters`` from being a booster for these inputs and this task."""
+        return why_no_trees(parameters, self.signature)
 
     def forward(self, x: Tensor) -> Tensor:
         """Every example falls through every tree at once, a level a step."""
@@ -75,15 +76,14 @@ class TreeEnsemble(GrowingModule):
             value = flat.gather(1, self.feature[node])
             left = (value < self.threshold[node]) | (value.isnan() & self.default_left[node])
             node = torch.where(left, self.left[node], self.right[node])
-        margins = self.leaf[node] @ self.classes + self.base
-        if self.signature.task == "classification" and self.num_margins == 1:
+        dtype = x.dtype if x.is_floating_point() else flat.dtype  # added up in the inputs' own precision
+        margins = self.leaf[node].to(dtype).sum(dim=1) + self.base.to(dtype)
+        if margins.shape[1] < self.signature.num_outputs:
             margins = torch.cat([torch.zeros_like(margins), margins], dim=1)
-        return margins.to(x.dtype) if x.is_floating_point() else margins
+        return margins
 
     def _take(self, tables: Mapping[str, Any]) -> None:
         self.depth = int(tables["depth"])
-        classes = torch.zeros(len(tables["roots"]), self.num_margins)
-        classes[torch.arange(len(classes)), torch.as_tensor(tables["classes"], dtype=torch.int64)] = 1.0
         base = self.signature.target_mean if self.signature.task == "regression" else 0.0
         tensors = {
             "roots": torch.as_tensor(tables["roots"], dtype=torch.int64).reshape(1, -1),
@@ -92,8 +92,7 @@ class TreeEnsemble(GrowingModule):
             "left": torch.as_tensor(tables["left"], dtype=torch.int64),
             "right": torch.as_tensor(tables["right"], dtype=torch.int64),
             "default_left": torch.as_tensor(tables["default_left"], dtype=torch.bool),
-            "leaf": torch.as_tensor(tables["threshold"], dtype=torch.float32),
-            "classes": classes,
+            "leaf": torch.as_tensor(tables["leaf"], dtype=torch.float32).reshape(-1, _leaf_size(self.signature)),
             "base": torch.tensor(base, dtype=torch.float32),
         }
         for name, tensor in tensors.items():
@@ -176,6 +175,12 @@ def newest(parameters: Mapping[str, Array], *, rounds: int) -> Parameters:
     return _arrays(booster[booster.num_boosted_rounds() - rounds : booster.num_boosted_rounds()])
 
 
+def num_trees(parameters: Mapping[str, Array]) -> int:
+    """Trees of a booster; 0 without one."""
+    content = parameters[BYTES].tobytes()
+    return len(json.loads(content)["learner"]["gradient_booster"]["model"]["trees"]) if content else 0
+
+
 def why_no_trees(parameters: Mapping[str, Array], signature: Signature) -> str | None:
     """What keeps ``parameters`` from being a booster for ``signature``, in words; None if nothing does."""
     if list(parameters) != [BYTES]:
@@ -189,23 +194,36 @@ def why_no_trees(parameters: Mapping[str, Array], signature: Signature) -> str |
         learner = json.loads(content.tobytes())["learner"]
         objective, model = learner["objective"]["name"], learner["learner_model_param"]
         found = (objective, int(model["num_class"]), int(model["num_feature"]))
-        tables = _tables(content)
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        return f"array {BYTES!r} holds no booster of XGBoost ({type(error).__name__}: {error})"
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        return _no_booster(error)
     wanted = _objective(signature)
     expected = (wanted["objective"], int(wanted.get("num_class", 0)), math.prod(signature.input_shape))
     if found != expected:
         return f"a booster of (objective, classes, features) {found}, expected {expected}"
-    if not np.isfinite(tables["threshold"]).all():
+    try:
+        tables = _tables(content, signature)
+    except (ValueError, KeyError, TypeError, IndexError, OverflowError) as error:
+        return _no_booster(error)
+    if not all(np.isfinite(tables[name]).all() for name in ("threshold", "leaf")):
         return f"array {BYTES!r} holds a tree with a NaN or an infinity"
     return None
+
+
+def _no_booster(error: Exception) -> str:
+    return f"array {BYTES!r} holds no booster of XGBoost ({type(error).__name__}: {error})"
+
+
+def _leaf_size(signature: Signature) -> int:
+    """Numbers a leaf holds: a tree answers for all classes at once, as Flower adds trees without saying for which."""
+    return signature.num_outputs if signature.num_outputs > 2 else 1
 
 
 def _objective(signature: Signature) -> dict[str, Any]:
     if signature.task == "regression":
         return {"objective": "reg:squarederror", "base_score": signature.target_mean}
     if signature.num_outputs > 2:
-        return {"objective": "multi:softprob", "num_class": signature.num_outputs, "base_score": 0.0}
+        classes = {"num_class": signature.num_outputs, "multi_strategy": "multi_output_tree"}
+        return {"objective": "multi:softprob", "base_score": 0.0, **classes}
     return {"objective": "binary:logistic", "base_score": 0.5}
 
 
@@ -215,31 +233,61 @@ def _arrays(booster: Any) -> Parameters:
 
 def _no_trees() -> dict[str, Any]:
     empty: dict[str, Any] = {name: [] for name in ("roots", "feature", "threshold", "left", "right", "default_left")}
-    return {**empty, "classes": [], "depth": 0}
+    return {**empty, "leaf": [], "depth": 0}
 
 
-def _tables(content: Array) -> dict[str, Any]:
-    """All trees' nodes in one table: a leaf is its own child, and its threshold is its value."""
+def _tables(content: Array, signature: Signature) -> dict[str, Any]:
+    """All trees' nodes in one table, a leaf being its own child. Raises ValueError for trees that none could follow."""
     model = json.loads(content.tobytes())["learner"]["gradient_booster"]["model"]
+    size, num_features = _leaf_size(signature), math.prod(signature.input_shape)
     parts: dict[str, list[Array]] = {name: [] for name in ("feature", "threshold", "left", "right", "default_left")}
-    roots, first, depth = [], 0, 0
+    leaves, roots, first, depth = [], [], 0, 0
+    _check_counts(model)
     for tree in model["trees"]:
         left, right = np.array(tree["left_children"]), np.array(tree["right_children"])
         own = np.arange(len(left))
         leaf = left < 0
         below = leaf | ((np.minimum(left, right) > own) & (np.maximum(left, right) < len(own)))
-        if len(left) != len(right) or not below.all():
+        if not len(left) or len(left) != len(right) or not below.all():
             raise ValueError("a tree whose nodes do not hang together")
-        parts["feature"].append(np.where(leaf, 0, tree["split_indices"]))
-        parts["threshold"].append(np.array(tree["split_conditions"], dtype=np.float32))
+        feature = np.where(leaf, 0, tree["split_indices"])
+        if any(tree["split_type"]) or feature.min() < 0 or feature.max() >= num_features:
+            raise ValueError("a tree that asks for what the inputs have not")
+        threshold = np.array(tree["split_conditions"], dtype=np.float32)
+        parts["feature"].append(feature)
+        parts["threshold"].append(threshold)
         parts["left"].append(first + np.where(leaf, own, left))
         parts["right"].append(first + np.where(leaf, own, right))
-        parts["default_left"].append(np.array(tree["default_left"], dtype=bool))
+        parts["default_left"].append(np.array(tree["default_left"], dtype=bool).reshape(own.shape))
+        leaves.append(_leaves(tree, leaf, right, threshold, size))
         roots.append(first)
         first += len(left)
         depth = max(depth, _depth(left, right))
     joined = {name: np.concatenate(some) if some else np.zeros(0) for name, some in parts.items()}
-    return {**joined, "roots": roots, "classes": model["tree_info"], "depth": depth}
+    return {**joined, "leaf": np.concatenate(leaves) if leaves else np.zeros((0, size)), "roots": roots, "depth": depth}
+
+
+def _check_counts(model: Any) -> None:
+    """Flower's bagging and XGBoost believe these numbers, and end the process where they are wrong."""
+    counted, ends, found = model["gbtree_model_param"], model["iteration_indptr"], len(model["trees"])
+    if int(counted["num_trees"]) != found or not 1 <= int(counted["num_parallel_tree"]) <= max(1, found):
+        raise ValueError(f"{found} trees, and {counted} says otherwise")
+    if ends[0] != 0 or ends[-1] != found or ends != sorted(ends):
+        raise ValueError(f"{found} trees, in rounds that end at {ends}")
+    if len(model["tree_info"]) != found or any(model["tree_info"]):
+        raise ValueError("trees of other groups than the one")
+
+
+def _leaves(tree: Any, leaf: Array, right: Array, threshold: Array, size: int) -> Array:
+    """(nodes, size): what each leaf says, 0 elsewhere. XGBoost keeps a leaf's number, or its row among the vectors."""
+    if max(1, int(tree["tree_param"]["size_leaf_vector"])) != size:
+        raise ValueError(f"a tree whose leaves do not hold {size} numbers")
+    if size == 1:
+        return np.where(leaf, threshold, 0.0).reshape(-1, 1)
+    vectors = np.array(tree["leaf_weights"], dtype=np.float32).reshape(-1, size)
+    if right[leaf].min() < 0:
+        raise ValueError("a leaf without its numbers")
+    return np.where(leaf.reshape(-1, 1), vectors[np.where(leaf, right, 0)], 0.0)
 
 
 def _depth(left: Array, right: Array) -> int:

@@ -91,6 +91,10 @@ LIES: dict[str, tuple[Callable[[RecordDict], None], str]] = {
     "weight nan": (weight(math.nan), "allowed: above 0"),
     "weight huge": (weight(2.0**60), "allowed: above 0"),
 }
+TREE_LIES: dict[str, tuple[Callable[[RecordDict], None], str]] = {
+    "half a booster": (arrays_changed(lambda a: first(a, lambda v: v[: len(v) // 2])), "holds no booster"),
+    "no bytes": (arrays_changed(lambda a: first(a, lambda v: v.astype(np.float32))), "is float32 of shape"),
+}
 STRATEGIES = ["own", "fedavg", "fedadam", "fedyogi", "fedmedian", "fedtrimmedavg", "qfedavg"]
 QUICK = {
     ("own", "nan"),
@@ -103,7 +107,7 @@ MATRIX = [
     pytest.param(strategy, lie, marks=() if (strategy, lie) in QUICK else pytest.mark.slow)
     for strategy in STRATEGIES
     for lie in LIES
-]
+] + [("fedxgbbagging", lie) for lie in TREE_LIES]
 
 
 @contextmanager
@@ -136,7 +140,7 @@ def last_model(run: Path) -> str:
 def test_a_lie_is_refused_and_the_rest_add_up_as_without_it(
     strategy: str, lie: str, settings: Settings, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tell, reason = LIES[lie]
+    tell, reason = (LIES | TREE_LIES)[lie]
 
     def lying(reply: Message) -> Message:
         tell(reply.content)

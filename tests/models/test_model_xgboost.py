@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +14,12 @@ import torch
 import xgboost
 from flwr.serverapp.strategy.strategy_utils import aggregate_bagging
 
-from fl.errors import BadInput
+from fl.errors import BadInput, MissingExtra
 from fl.models.arrays import load_parameters, parameters_of
 from fl.models.build import build_model
 from fl.models.evaluate import predict
 from fl.models.xgboost import BYTES, TreeEnsemble, grow, newest, why_no_trees
+from fl.packaging.export import export
 from fl.parameters import Parameters
 from fl.signature import Signature
 
@@ -71,7 +74,7 @@ def test_without_trees_every_example_gets_the_base(task: str) -> None:
     assert torch.equal(outputs, torch.full_like(outputs, base))
 
 
-@pytest.mark.parametrize("task", ["two classes", "a number"])
+@pytest.mark.parametrize("task", sorted(TASKS))
 def test_one_client_with_all_the_data_bags_what_xgboost_boosts(task: str) -> None:
     """Flower's bagging of one client, round after round, is plain boosting: the same trees."""
     signature = TASKS[task]
@@ -89,6 +92,7 @@ def test_one_client_with_all_the_data_bags_what_xgboost_boosts(task: str) -> Non
     for ours, theirs in zip(*trees, strict=True):
         assert ours["split_indices"] == theirs["split_indices"]
         np.testing.assert_allclose(ours["split_conditions"], theirs["split_conditions"], rtol=1e-6)
+        np.testing.assert_allclose(ours.get("leaf_weights", []), theirs.get("leaf_weights", []), rtol=1e-6)
 
 
 def test_the_same_arguments_grow_the_same_bits_and_another_client_others() -> None:
@@ -99,15 +103,19 @@ def test_the_same_arguments_grow_the_same_bits_and_another_client_others() -> No
     assert one.tobytes() == again.tobytes() != other.tobytes()
 
 
-def altered(change: Any) -> Parameters:
-    module, (x, y) = module_of(TASKS["two classes"]), table(TASKS["two classes"])
+def altered(change: Any, task: str = "two classes") -> Parameters:
+    module, (x, y) = module_of(TASKS[task]), table(TASKS[task])
     content = json.loads(grow(module, parameters_of(module), x, y, rounds=1, seed=1)[BYTES].tobytes())
     change(content["learner"])
     return {BYTES: np.frombuffer(json.dumps(content).encode(), dtype=np.uint8)}
 
 
+def gbtree(learner: Any) -> Any:
+    return learner["gradient_booster"]["model"]
+
+
 def first_tree(learner: Any) -> Any:
-    return learner["gradient_booster"]["model"]["trees"][0]
+    return gbtree(learner)["trees"][0]
 
 
 NO_TREES: dict[str, tuple[Any, str]] = {
@@ -119,6 +127,17 @@ NO_TREES: dict[str, tuple[Any, str]] = {
     "features": (lambda learner: learner["learner_model_param"].update(num_feature="9"), "a booster of"),
     "objective": (lambda learner: learner["objective"].update(name="reg:squarederror"), "a booster of"),
     "a loop": (lambda learner: first_tree(learner)["left_children"].__setitem__(0, 0), "do not hang together"),
+    "a feature": (lambda learner: first_tree(learner)["split_indices"].__setitem__(0, 5), "the inputs have not"),
+    "categories": (lambda learner: first_tree(learner)["split_type"].__setitem__(0, 1), "the inputs have not"),
+    "no node": (lambda learner: first_tree(learner).update(left_children=[], right_children=[]), "hang together"),
+    "more trees": (lambda learner: gbtree(learner)["gbtree_model_param"].update(num_trees="2"), "says otherwise"),
+    "in parallel": (
+        lambda learner: gbtree(learner)["gbtree_model_param"].update(num_parallel_tree="9"),
+        "says otherwise",
+    ),
+    "rounds": (lambda learner: gbtree(learner).update(iteration_indptr=[0, 7]), "in rounds that end at"),
+    "a group": (lambda learner: gbtree(learner).update(tree_info=[1]), "other groups"),
+    "vectors": (lambda learner: first_tree(learner)["tree_param"].update(size_leaf_vector="3"), "do not hold 1"),
     "a leaf of nan": (lambda learner: first_tree(learner)["split_conditions"].__setitem__(-1, math.nan), "a NaN"),
 }
 
@@ -131,6 +150,55 @@ def test_what_is_no_booster_for_this_task_is_refused(what: str) -> None:
     module = module_of(TASKS["two classes"])
     with pytest.raises(BadInput, match=r"^model: got"):
         load_parameters(module, parameters)
+
+
+@pytest.mark.parametrize(
+    "change, reason",
+    [
+        (lambda tree: tree["leaf_weights"].__setitem__(0, math.inf), "a NaN or an infinity"),
+        (lambda tree: tree["leaf_weights"].pop(), "holds no booster"),
+        (lambda tree: tree["right_children"].__setitem__(-1, 999), "holds no booster"),
+        (lambda tree: tree["right_children"].__setitem__(-1, -1), "a leaf without its numbers"),
+    ],
+)
+def test_leaves_of_several_classes_are_checked(change: Any, reason: str) -> None:
+    parameters = altered(lambda learner: change(first_tree(learner)), task="four classes")
+    assert reason in str(why_no_trees(parameters, TASKS["four classes"]))
+
+
+def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "xgboost" else find_spec(name))
+    with pytest.raises(MissingExtra, match=r"model=xgboost.*trees"):
+        module_of(TASKS["two classes"])
+
+
+QUICK = {("four classes", "onnx"), ("two classes", "pt2")}
+EXPORTS = [
+    pytest.param(task, kind, marks=() if kind == "safetensors" or (task, kind) in QUICK else pytest.mark.slow)
+    for task in sorted(TASKS)
+    for kind in ("safetensors", "pt2", "onnx")
+]
+
+
+@pytest.mark.parametrize("task, kind", EXPORTS)
+def test_grown_trees_are_exported_as_they_answer(task: str, kind: str, tmp_path: Path) -> None:
+    """Each file is read by its own reader: gaps fall to the side that XGBoost would send them to there too."""
+    signature = TASKS[task]
+    module, (x, y) = module_of(signature, num_parallel_tree=2), table(signature)
+    parameters = grow(module, parameters_of(module), x, y, rounds=3, seed=1)
+    manifest = {"version": "run:3", "sha256": "0" * 64}
+    (made,) = export(
+        module,
+        signature=signature,
+        parameters=parameters,
+        examples=x,
+        formats=[kind],
+        output=tmp_path,
+        name="trees",
+        manifest=manifest,
+    )
+    assert made.path.is_file() and made.largest_difference < 1e-5
 
 
 @pytest.mark.parametrize(
