@@ -19,7 +19,7 @@ import numpy as np
 from fl.errors import BadInput, CorruptFile, StorageFailed
 from fl.faults import reach
 
-HASH, FILES = "sha256", "files"
+HASH, FILES = "content_sha256", "files"
 """The field of a JSON file that holds the hash of all others, and that in which it keeps those of files beside it."""
 
 

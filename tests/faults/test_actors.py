@@ -85,7 +85,7 @@ ENGINES = [pytest.param("ray", marks=pytest.mark.ray), "forked"]
 def test_a_killed_worker_costs_time_and_nothing_else(
     engine: str, one_ray: Path, settings: Settings, told: Told
 ) -> None:
-    work = ("num_rounds=4", "client.local_epochs=15", "engine.unit_size=1", "algorithm=scaffold")
+    work = ("num_rounds=6", "client.local_epochs=100", "engine.unit_size=1", "algorithm=scaffold")
     here = simulate(settings(*work, name="here"))
     config = settings(*work, f"engine={engine}", "engine.num_actors=2", name="there")
     killed: list[int] = []

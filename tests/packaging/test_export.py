@@ -17,7 +17,7 @@ from torch import nn
 
 from fl import metrics
 from fl.errors import BadInput, MissingExtra
-from fl.files import sha256_file
+from fl.files import read_json, sha256_file
 from fl.models.arrays import load_parameters, parameters_of
 from fl.models.build import build_model
 from fl.models.evaluate import evaluate, predict
@@ -119,7 +119,7 @@ def finished(tmp_path_factory):
 def test_the_proof_beside_the_file(finished):
     assert [done.format for done in finished] == list(FORMATS)
     for done in finished:
-        assert json.loads(done.path.with_name(f"{done.path.name}.json").read_text()) == {
+        assert read_json(done.path.with_name(f"{done.path.name}.json")) == {
             "format": done.format,
             "path": f"model.{done.format}",
             "bytes": done.bytes,
