@@ -61,7 +61,7 @@ def start_ray(num_cpus: int, address: str | None) -> None:
         _State.watcher = _start_watcher(f"{MARK}={mark}")
         os.environ[MARK] = mark
         try:
-            ray.init(num_cpus=num_cpus, include_dashboard=False, **quiet)
+            ray.init("local", num_cpus=num_cpus, include_dashboard=False, **quiet)  # never one that lies about
         finally:
             del os.environ[MARK]
         _State.folder = str(ray._private.worker._global_node.get_session_dir_path())  # type: ignore[attr-defined]
