@@ -43,13 +43,17 @@ def _rounds(
     from clients.grid import UnitGrid
     from clients.setting import open_setting
     from fl.cohorts import check_cohort_size
-    from fl.data.centre import open_centre
+    from fl.data.centre import open_centre, verify_centre
+    from fl.data.store import verify_store
     from fl.registry import Registry
     from server.replay import first_round
     from server.replay import replay as again
 
     run_id, registry = str(read_json(run_dir / RUN)["run_id"]), Registry(config["registry_dir"])
-    centre, partitions, states = open_centre(run_dir / "centre"), run_dir / "devices" / "partitions", folder / "states"
+    partitions, states = run_dir / "devices" / "partitions", folder / "states"
+    verify_centre(run_dir / "centre")  # what is damaged is named, rather than found to train to other bits
+    verify_store(partitions)
+    centre = open_centre(run_dir / "centre")
     values = {**config, "num_clients": centre.num_clients}
     values["cohort_size"] = check_cohort_size(config.get("cohort_size"), centre.num_clients)
     if (run_dir / "devices" / "states").is_dir():

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from flwr.serverapp import Grid
 
+from fl import wire
 from fl.data.centre import Centre
 from fl.errors import BadInput, CorruptFile
 from fl.models import arrays
@@ -96,6 +97,8 @@ def replay(
     for number in range(start + 1, round + 1):
         parameters, _, _ = loop.train(parameters, number, Clock())
         yield _compared(parameters, versions[number], registry)
+        if number < round:  # devices pick the version up where they are asked about it, and may send that later
+            loop.evaluate_clients(wire.array_record(parameters), number, Clock())
 
 
 def _compared(parameters: Parameters, version: Version, registry: Registry) -> Replayed:

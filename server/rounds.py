@@ -151,7 +151,7 @@ class RoundLoop:
         clock = Clock()
         parameters, counted, down = self.train(start, round, clock)
         arrays = wire.array_record(parameters)
-        clients, bytes_evaluated = self._evaluate_clients(arrays, round, clock)
+        clients, bytes_evaluated = self.evaluate_clients(arrays, round, clock)
         self._close(
             totals,
             round,
@@ -205,7 +205,8 @@ class RoundLoop:
         reasons = [str(item["reason"]) for item in [*last.failed, *last.refused]]
         raise StoppedByFaults(round=round, asked=last.asked, answered=last.answered, reasons=reasons)
 
-    def _evaluate_clients(self, arrays: ArrayRecord, round: int, clock: Clock) -> tuple[dict[str, Any], int]:
+    def evaluate_clients(self, arrays: ArrayRecord, round: int, clock: Clock) -> tuple[dict[str, Any], int]:
+        """What clients report of a round's parameters, if it is due, and the bytes sent; devices pick them up."""
         if not self._due(self.options.evaluate_clients_every, round):
             return {}, 0
         config = ConfigRecord({"version": round})
