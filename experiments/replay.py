@@ -19,7 +19,10 @@ from fl.files import read_json
 
 
 def replay(run_dir: Path, *, round: int, engine: str | None, as_json: bool) -> int:
-    """Print each round that was trained again. Returns the exit status: 1 if one differs."""
+    """Print each round that was trained again. Returns the exit status: 1 if one differs.
+
+    Raises CorruptFile for what is damaged of the data and states that it trains from.
+    """
     if not (run_dir / CONFIG).is_file() or not (run_dir / RUN).is_file():
         raise BadInput(key="RUN_DIR", got=str(run_dir), allowed="the folder of a run of `fl simulate` that has begun")
     run_dir = run_dir.resolve()
@@ -42,6 +45,7 @@ def _rounds(
     from clients.flower_internals import begin_run, server_context
     from clients.grid import UnitGrid
     from clients.setting import open_setting
+    from fl.arrays_file import read_arrays
     from fl.cohorts import check_cohort_size
     from fl.data.centre import open_centre, verify_centre
     from fl.data.store import verify_store
@@ -65,6 +69,9 @@ def _rounds(
     for store in (setting.states, setting.personal):
         if store is not None:
             store.drop_from(start + 1)
+    for path in sorted((run_dir / "devices" / "states").rglob("*.safetensors")):
+        if int(path.stem) <= start:
+            read_arrays(path)
     if start < round - 1:
         print(f"states of round {round - 1} are gone: beginning after round {start}", file=sys.stderr)
     chosen = engines.choose(

@@ -89,6 +89,14 @@ except BaseException as error:
 """
 
 
+@pytest.mark.ray
+def test_another_ray_on_this_machine_is_not_joined(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no address was asked for, a run has its own: whatever the environment, or a dead cluster's file, names."""
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    run = simulate(settings("engine=ray", "engine.num_actors=1"))
+    assert read_json(run / "summary.json")["status"] == "finished"
+
+
 @pytest.mark.slow
 @pytest.mark.ray
 def test_a_stranger_is_not_let_in(settings: Settings) -> None:

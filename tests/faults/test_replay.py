@@ -10,7 +10,7 @@ import pytest
 from experiments.cli import run as fl
 from experiments.run import simulate
 from fl import faults
-from fl.files import sha256_file
+from fl.files import read_json, sha256_file
 
 Settings = Callable[..., dict[str, Any]]
 
@@ -60,8 +60,18 @@ def test_a_round_that_was_tried_again_or_had_failures_is_the_same(
     run = prepared("num_rounds=3", "server.quorum=0.9", "server.round_retries=30", "cohort_size=3")
     poison(run, [0, 1])
     resume(run)
+    counts = read_json(run / "summary.json")["clients"]
+    assert counts["asked"] > 9  # three rounds of three, and some again
     for round in (1, 2, 3):
         assert replayed(capsys, run, "--round", str(round))[0] == 0
+
+
+@pytest.mark.ray
+def test_a_round_is_trained_again_in_actors(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    run = simulate(settings("algorithm=scaffold", "num_rounds=3"))
+    status, rounds = replayed(capsys, run, "--round", "3", "--engine", "ray")
+    assert status == 0
+    assert [row["round"] for row in rounds] == [3]
 
 
 def test_what_differs_is_named(
@@ -95,6 +105,20 @@ def test_the_data_a_replay_reads_are_held_against_their_hash(
     path.write_bytes(content)
     assert fl(["replay", str(run), "--round", "1"]) == 1
     assert "x.npy" in capsys.readouterr().err
+
+
+def test_a_device_whose_state_is_damaged_is_not_left_out(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = simulate(settings("algorithm=scaffold", "num_rounds=4", "dataset.clients=4"))
+    path = run / "devices" / "states" / "algorithm" / "000" / "000002" / "3.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    capsys.readouterr()
+    assert fl(["replay", str(run), "--round", "4"]) == 1
+    assert str(path) in capsys.readouterr().err
+    assert fl(["replay", str(run), "--round", "1"]) == 0
 
 
 def test_doctor_names_what_is_damaged_and_only_then_fails(
