@@ -24,7 +24,7 @@ from torch import Tensor
 from fl.errors import BadInput, MissingExtra
 from fl.models.arrays import GrowingModule, to_inputs, to_targets
 from fl.models.requirements import require_numbers
-from fl.parameters import Array, Parameters
+from fl.parameters import Array, Parameters, mismatch
 from fl.seeds import address
 from fl.signature import Signature
 
@@ -56,13 +56,16 @@ class TreeEnsemble(GrowingModule):
 
     def load_arrays(self, parameters: Mapping[str, Array]) -> None:
         """Answer as this booster from now on. Raises BadInput if it is none for these inputs and this task."""
-        if why := self.why_not(parameters):
-            raise BadInput(key="model", got=why, allowed="the model that the parameters were made with")
-        content = np.array(parameters[BYTES], dtype=np.uint8)
-        given = torch.from_numpy(content)
-        if not torch.equal(getattr(self, BYTES), given):
-            self.register_buffer(BYTES, given)
-            self._take(_tables(content, self.signature) if content.size else _no_trees())
+        known = {BYTES: getattr(self, BYTES).numpy()}
+        if mismatch(parameters, known) is None and np.array_equal(parameters[BYTES], known[BYTES]):
+            return
+        try:
+            tables = _tables(parameters, self.signature)
+        except ValueError as error:
+            allowed = "the model that the parameters were made with"
+            raise BadInput(key="model", got=str(error), allowed=allowed) from error
+        self.register_buffer(BYTES, torch.from_numpy(np.array(parameters[BYTES])))
+        self._take(tables)
 
     def why_not(self, parameters: Mapping[str, Array]) -> str | None:
         """What keeps ``parameters`` from being a booster for these inputs and this task."""
@@ -183,34 +186,11 @@ def num_trees(parameters: Mapping[str, Array]) -> int:
 
 def why_no_trees(parameters: Mapping[str, Array], signature: Signature) -> str | None:
     """What keeps ``parameters`` from being a booster for ``signature``, in words; None if nothing does."""
-    if list(parameters) != [BYTES]:
-        return f"arrays {sorted(parameters)}, expected the one array {BYTES!r}"
-    content = parameters[BYTES]
-    if content.dtype != np.uint8 or content.ndim != 1 or content.size > MOST_BYTES:
-        return f"array {BYTES!r} is {content.dtype} of shape {content.shape}, expected at most {MOST_BYTES} bytes"
-    if not content.size:
-        return None
     try:
-        learner = json.loads(content.tobytes())["learner"]
-        objective, model = learner["objective"]["name"], learner["learner_model_param"]
-        found = (objective, int(model["num_class"]), int(model["num_feature"]))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        return _no_booster(error)
-    wanted = _objective(signature)
-    expected = (wanted["objective"], int(wanted.get("num_class", 0)), math.prod(signature.input_shape))
-    if found != expected:
-        return f"a booster of (objective, classes, features) {found}, expected {expected}"
-    try:
-        tables = _tables(content, signature)
-    except (ValueError, KeyError, TypeError, IndexError, OverflowError) as error:
-        return _no_booster(error)
-    if not all(np.isfinite(tables[name]).all() for name in ("threshold", "leaf")):
-        return f"array {BYTES!r} holds a tree with a NaN or an infinity"
+        _tables(parameters, signature)
+    except ValueError as error:
+        return str(error)
     return None
-
-
-def _no_booster(error: Exception) -> str:
-    return f"array {BYTES!r} holds no booster of XGBoost ({type(error).__name__}: {error})"
 
 
 def _leaf_size(signature: Signature) -> int:
@@ -236,9 +216,35 @@ def _no_trees() -> dict[str, Any]:
     return {**empty, "leaf": [], "depth": 0}
 
 
-def _tables(content: Array, signature: Signature) -> dict[str, Any]:
+def _tables(parameters: Mapping[str, Array], signature: Signature) -> dict[str, Any]:
+    """The nodes of a booster's trees. Raises ValueError, whose text says why, if it is none for ``signature``."""
+    if list(parameters) != [BYTES]:
+        raise ValueError(f"arrays {sorted(parameters)}, expected the one array {BYTES!r}")
+    content = parameters[BYTES]
+    if content.dtype != np.uint8 or content.ndim != 1 or content.size > MOST_BYTES:
+        raise ValueError(
+            f"array {BYTES!r} is {content.dtype} of shape {content.shape}, expected at most {MOST_BYTES} bytes"
+        )
+    if not content.size:
+        return _no_trees()
+    try:
+        learner = json.loads(content.tobytes())["learner"]
+        model = learner["learner_model_param"]
+        found = (learner["objective"]["name"], int(model["num_class"]), int(model["num_feature"]))
+        wanted = _objective(signature)
+        expected = (wanted["objective"], int(wanted.get("num_class", 0)), math.prod(signature.input_shape))
+        tables = _nodes(learner["gradient_booster"]["model"], signature) if found == expected else {}
+    except (ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError) as error:
+        raise ValueError(f"array {BYTES!r} holds no booster of XGBoost ({type(error).__name__}: {error})") from error
+    if found != expected:
+        raise ValueError(f"a booster of (objective, classes, features) {found}, expected {expected}")
+    if not all(np.isfinite(tables[name]).all() for name in ("threshold", "leaf")):
+        raise ValueError(f"array {BYTES!r} holds a tree with a NaN or an infinity")
+    return tables
+
+
+def _nodes(model: Any, signature: Signature) -> dict[str, Any]:
     """All trees' nodes in one table, a leaf being its own child. Raises ValueError for trees that none could follow."""
-    model = json.loads(content.tobytes())["learner"]["gradient_booster"]["model"]
     size, num_features = _leaf_size(signature), math.prod(signature.input_shape)
     parts: dict[str, list[Array]] = {name: [] for name in ("feature", "threshold", "left", "right", "default_left")}
     leaves, roots, first, depth = [], [], 0, 0
