@@ -97,6 +97,8 @@ def _states(run_dir: Path) -> Iterator[CorruptFile]:
 
 def _versions(run_dir: Path, registry: Registry, run_id: str) -> Iterator[CorruptFile]:
     """The registry as a whole, since runs share blobs and aliases; the run's own strategy states and metrics."""
+    from server.history import state_path
+
     for problem in registry.verify():
         yield CorruptFile(path=problem.path, why=problem.what)
     _, error = _tried(lambda: registry.run(run_id))
@@ -105,10 +107,9 @@ def _versions(run_dir: Path, registry: Registry, run_id: str) -> Iterator[Corrup
     yield from [error] if error else []
     versions, _ = registry.sound_versions(run_id)
     for version in versions:
-        digest = version.manifest["strategy_state_sha256"]
-        name = f"{version.round:06d}.safetensors"
-        if digest and (run_dir / "state" / name).is_file():
-            _, error = _tried(lambda name=name, digest=digest: check_files(run_dir / "state", {name: digest}))
+        digest, path = version.manifest["strategy_state_sha256"], state_path(run_dir, version.round)
+        if digest and path.is_file():
+            _, error = _tried(lambda path=path, digest=digest: check_files(path.parent, {path.name: digest}))
             yield from [error] if error else []
     yield from _metrics(run_dir, versions)
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from fl.parameters import num_bytes
 
 if TYPE_CHECKING:
     from clients.dispatch import Pool
-    from clients.grid import Executor
+    from clients.grid import Executor, UnitGrid
     from clients.setting import Setting
 
 ENGINES = ("auto", "forked", "inprocess", "ray")
@@ -86,6 +87,29 @@ SMALL_MODEL_BYTES = 2**16
 
 MOST_UNITS = 64
 """Work units a round at the most: enough to balance many actors, few enough to merge in no time."""
+
+
+@contextmanager
+def open_grid(
+    engine: Engine, setting: Setting, values: Mapping[str, Any], *, run_id: str, partitions: Path, states: Path
+) -> Iterator[UnitGrid]:
+    """The grid of a run over its clients; what does their work is ended with the block.
+
+    ``values`` are the settings of the run, with ``num_clients`` and ``cohort_size`` as they have come out.
+    """
+    from clients.grid import UnitGrid
+
+    executor = open_executor(engine, setting, values, partitions=partitions, states=states)
+    try:
+        asked, cohort_size = values["engine"].get("unit_size"), values["cohort_size"]
+        yield UnitGrid(
+            run_id=run_id,
+            num_clients=values["num_clients"],
+            unit_size=unit_size(asked, setting, cohort_size=cohort_size),
+            executor=executor,
+        )
+    finally:
+        executor.close()
 
 
 def open_executor(

@@ -43,7 +43,6 @@ def _rounds(
 ) -> list[dict[str, Any]]:
     logging.getLogger("flwr").setLevel(logging.ERROR)
     from clients.flower_internals import begin_run, server_context
-    from clients.grid import UnitGrid
     from clients.setting import open_setting
     from fl.arrays_file import read_arrays
     from fl.cohorts import check_cohort_size
@@ -80,10 +79,7 @@ def _rounds(
         num_rounds=round - start,
         cohort_size=values["cohort_size"],
     )
-    executor = engines.open_executor(chosen, setting, values, partitions=partitions, states=states)
-    try:
-        size = engines.unit_size(config["engine"].get("unit_size"), setting, cohort_size=values["cohort_size"])
-        grid = UnitGrid(run_id=run_id, num_clients=centre.num_clients, unit_size=size, executor=executor)
+    with engines.open_grid(chosen, setting, values, run_id=run_id, partitions=partitions, states=states) as grid:
         server_context(begin_run(run_id), {})
         replayed = again(
             grid,
@@ -96,5 +92,3 @@ def _rounds(
             keeps_client_state=keeps,
         )
         return [vars(one) for one in replayed]
-    finally:
-        executor.close()

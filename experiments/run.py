@@ -66,7 +66,6 @@ def resume(run_dir: Path) -> Path:
 
 def _run(config: Mapping[str, Any], run_dir: Path, began: float) -> None:
     from clients.flower_internals import begin_run, server_context
-    from clients.grid import UnitGrid
     from clients.setting import open_setting
     from experiments import engine as engines
     from fl.cohorts import check_cohort_size
@@ -104,17 +103,8 @@ def _run(config: Mapping[str, Any], run_dir: Path, began: float) -> None:
             "private_examples_read_by": engines.READERS[engine.name],
         },
     }
-    executor = engines.open_executor(engine, setting, values, partitions=partitions, states=states)
-    try:
-        grid = UnitGrid(
-            run_id=run_id,
-            num_clients=facts["num_clients"],
-            unit_size=engines.unit_size(config["engine"].get("unit_size"), setting, cohort_size=values["cohort_size"]),
-            executor=executor,
-        )
+    with engines.open_grid(engine, setting, values, run_id=run_id, partitions=partitions, states=states) as grid:
         app(grid, server_context(begin_run(run_id), flatten({**values, "run": run})))
-    finally:
-        executor.close()
 
 
 def _forget_what_is_damaged(

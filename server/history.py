@@ -122,7 +122,8 @@ def sound_round(registry: Registry, run_id: str, run_dir: Path) -> tuple[int, li
         try:
             registry.parameters(last)
             if digest := last.manifest["strategy_state_sha256"]:
-                check_files(run_dir / "state", {state_path(run_dir, last.round).name: digest})
+                path = state_path(run_dir, last.round)
+                check_files(path.parent, {path.name: digest})
         except CorruptFile as error:
             wrong.append(str(error))
             versions.pop()

@@ -119,11 +119,10 @@ def build(
     the features.   local_rounds   boosting rounds of a client in a round
     """
     require_numbers(signature, model="xgboost", missing=True)
-    for name, value, least in (("max_depth", max_depth, 1), ("num_parallel_tree", num_parallel_tree, 1)):
-        if value < least:
-            raise BadInput(key=f"model.{name}", got=value, allowed=f"a whole number, at least {least}")
-    if local_rounds < 1:
-        raise BadInput(key="model.local_rounds", got=local_rounds, allowed="a whole number, at least 1")
+    counts = {"max_depth": max_depth, "num_parallel_tree": num_parallel_tree, "local_rounds": local_rounds}
+    for name, count in counts.items():
+        if count < 1:
+            raise BadInput(key=f"model.{name}", got=count, allowed="a whole number, at least 1")
     for name, share in (("eta", eta), ("subsample", subsample), ("colsample", colsample)):
         if not 0 < share <= 1:
             raise BadInput(key=f"model.{name}", got=share, allowed="above 0, at most 1")
