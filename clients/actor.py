@@ -51,6 +51,8 @@ class RayPool:
     ``address`` names a running cluster ("auto", or host:port); None starts Ray on this machine for this run alone.
     """
 
+    grace_seconds = 1.0
+
     def __init__(
         self, *, num_actors: int, values: Mapping[str, Any], partitions: Path, states: Path, address: str | None = None
     ) -> None:
@@ -60,14 +62,23 @@ class RayPool:
         self.shares_memory = transport.available() and len(ray.nodes()) == 1  # type: ignore[no-untyped-call]
         self._arguments = (dict(values), str(partitions.resolve()), str(states.resolve()), self.shares_memory)
         self._calls: dict[Any, Any] = {}
+        self._starting: dict[Any, Any] = {}
 
     def start(self) -> Any:
         """A new actor."""
-        return REMOTE.remote(*self._arguments)
+        actor = REMOTE.remote(*self._arguments)
+        self._starting[actor] = actor.ready.remote()  # type: ignore[attr-defined]
+        return actor
 
     def ready(self, workers: list[Any]) -> None:
         """Wait for them."""
-        ray.get([actor.ready.remote() for actor in workers])
+        ray.get([self._starting.pop(actor) for actor in workers])
+
+    def is_ready(self, worker: Any) -> bool:
+        """Whether its process is there, or will never be."""
+        if worker in self._starting and ray.wait([self._starting[worker]], timeout=0)[0]:
+            del self._starting[worker]
+        return worker not in self._starting
 
     def put(self, content: RecordDict) -> Any:
         """A reference in Ray's object store."""
@@ -85,11 +96,12 @@ class RayPool:
     def end(self, worker: Any) -> None:
         """Kill the actor."""
         self._calls = {reference: w for reference, w in self._calls.items() if w is not worker}
+        self._starting.pop(worker, None)
         ray.kill(worker)
 
     def close(self) -> None:
         """End Ray if this object started it."""
-        self._calls = {}
+        self._calls, self._starting = {}, {}
         if self._owns_ray:
             stop_ray()
 

@@ -16,6 +16,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from select import POLLIN, poll
 from selectors import EVENT_READ, DefaultSelector
 from typing import Any, NoReturn
 
@@ -29,6 +30,7 @@ from clients.unit import Reply, answer
 from fl.errors import StorageFailed
 
 PR_SET_PDEATHSIG = 1
+MOST_SECONDS_TO_DIE = 5.0
 _LENGTH = struct.Struct("<Q")
 
 
@@ -47,6 +49,7 @@ class ForkedPool:
     """A Pool of processes that are forked from this one, which holds ``setting`` and has no other threads yet."""
 
     shares_memory = True
+    grace_seconds = 0.0
 
     def __init__(self, setting: Setting) -> None:
         if not transport.available():
@@ -72,6 +75,10 @@ class ForkedPool:
     def ready(self, workers: list[Any]) -> None:
         """They are as ready as this process was."""
 
+    def is_ready(self, worker: Worker) -> bool:
+        """From the start."""
+        return True
+
     def put(self, content: RecordDict) -> Any:
         """Memory is always shared."""
         raise TypeError("memory is shared")
@@ -86,12 +93,19 @@ class ForkedPool:
         return [(key.data, self._answer(key.data)) for key, _ in self._selector.select(timeout)]
 
     def end(self, worker: Worker) -> None:
-        """Kill it; the nursery takes note of its death."""
+        """Kill it, and wait until it is gone: it holds what was open here, the lock of the run's folder too."""
         with suppress(KeyError, ValueError):
             self._selector.unregister(worker.socket)
         worker.socket.close()
         with suppress(ProcessLookupError):
-            os.kill(worker.pid, signal.SIGKILL)
+            death = os.pidfd_open(worker.pid)
+            try:
+                signal.pidfd_send_signal(death, signal.SIGKILL)
+                gone = poll()
+                gone.register(death, POLLIN)
+                gone.poll(1000 * MOST_SECONDS_TO_DIE)
+            finally:
+                os.close(death)
 
     def close(self) -> None:
         """End the nursery; its workers' sockets are closed by now."""

@@ -48,6 +48,7 @@ class Setting:
     states     the algorithm's client states;  personal  the devices' own models, None unless ``client.personal``
     sends      "fresh": trained from the newest version; "personal": the device's own model, as it is by then
     weighting  "examples" or "uniform": what a client weighs in a sum
+    dropout_fraction   share of the devices that are gone when they should train, others every round
     stack      clients that train at once, where a unit has more of them
     one_by_one   why clients train one after the other; None: a unit's clients are stacked and train at once
     trees      how the model's trees are grown; None: it is a network
@@ -66,6 +67,7 @@ class Setting:
     sends: str = "fresh"
     weighting: str = "examples"
     max_update_norm: float | None = None
+    dropout_fraction: float = 0.0
     stack: int = 1
     one_by_one: str | None = "asked for"
     trees: Trees | None = None
@@ -145,6 +147,7 @@ def open_setting(
         sends=sends,
         weighting=weighting,
         max_update_norm=client.get("max_update_norm"),
+        dropout_fraction=float(client.get("dropout_fraction", 0.0)),
         stack=stack_size(module),
         one_by_one=_path(str(client.get("path", "auto")), reason),
         trees=trees,

@@ -5,7 +5,7 @@ A client that fails or is refused answers with the reason, and the others of its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from flwr.app import Error, RecordDict
@@ -15,6 +15,7 @@ from clients.setting import Setting
 from clients.updates import Outcome, make_updates
 from fl import wire
 from fl.aggregators.mean import WeightedSum
+from fl.cohorts import drops_out
 from fl.errors import ClientFailed, StorageFailed
 from fl.messages import EvaluationReport, TrainTask, Update
 from fl.parameters import num_bytes, scale
@@ -43,6 +44,12 @@ def answer(setting: Setting, kind: str, content: RecordDict, clients: Sequence[i
         return _all_failed(clients, f"{type(error).__name__}: {error}")
 
 
+def turned_away(clients: Sequence[int], quarantined: Mapping[int, str]) -> list[Reply]:
+    """The answers of those of ``clients`` that are quarantined: an error at once, with the reason."""
+    known = [client for client in clients if client in quarantined]
+    return [Reply((c,), error=Error(code=wire.QUARANTINED, reason=quarantined[c][: wire.MAX_REASON])) for c in known]
+
+
 def _all_failed(clients: Sequence[int], reason: str) -> list[Reply]:
     failures = [ClientFailed(client=client, reason=reason) for client in clients]
     return [Reply((failure.client,), error=wire.error_of(failure)) for failure in failures]
@@ -50,8 +57,15 @@ def _all_failed(clients: Sequence[int], reason: str) -> list[Reply]:
 
 def _train(setting: Setting, content: RecordDict, clients: Sequence[int]) -> list[Reply]:
     task, kind = wire.read_train_task(content)
-    outcomes = make_updates(setting, task, clients)
-    return _summed(setting, outcomes) if kind == "sum" else [_alone(task, client, out) for client, out in outcomes]
+    fraction, seed = setting.dropout_fraction, setting.seed
+    gone = [client for client in clients if drops_out(task.round, client, fraction=fraction, seed=seed)]
+    outcomes = make_updates(setting, task, [client for client in clients if client not in gone])
+    replies = _summed(setting, outcomes) if kind == "sum" else [_alone(task, client, out) for client, out in outcomes]
+    return [*replies, *(_gone(client) for client in gone)]
+
+
+def _gone(client: int) -> Reply:
+    return Reply((client,), error=Error(code=wire.UNAVAILABLE, reason=f"client {client} dropped out"))
 
 
 def _evaluate(setting: Setting, content: RecordDict, clients: Sequence[int]) -> list[Reply]:

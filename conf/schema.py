@@ -174,6 +174,7 @@ class Client:
     personal_learning_rate: Annotated[float | None, "its step size, in every round; null: learning_rate as scheduled"]
     sends: Annotated[str, "fresh: trained from the newest version; personal: its own model's progress"]
     max_update_norm: Annotated[float | None, "updates of a larger norm are refused; null: none is"]
+    dropout_fraction: Annotated[float, "share of the devices asked that are gone when they should train"]
 
 
 @dataclass

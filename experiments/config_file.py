@@ -1,6 +1,7 @@
 """config.yaml of a run: its settings as they were composed, and the hash that tells whether they still are.
 
-The hash stands in the last line, as a comment. Who changes the settings by hand takes that line away, and says so.
+The hash stands in the first line, as a comment, so that no truncation can take it and leave settings. Who changes the
+settings by hand takes that line away, and says so.
 """
 
 from __future__ import annotations
@@ -16,25 +17,26 @@ from fl.errors import CorruptFile
 from fl.files import write_bytes
 
 CONFIG = "config.yaml"
-MARK = b"# sha256 of the lines above: "
+MARK = b"# sha256 of the lines below: "
 
 
 def write_config(run_dir: Path, config: Mapping[str, Any]) -> None:
     """Write the settings of a run, before anything else starts."""
     text = yaml.safe_dump(dict(config), sort_keys=False).encode()
-    write_bytes(run_dir / CONFIG, text + MARK + hashlib.sha256(text).hexdigest().encode() + b"\n", site="config")
+    write_bytes(run_dir / CONFIG, MARK + hashlib.sha256(text).hexdigest().encode() + b"\n" + text, site="config")
 
 
 def read_config(run_dir: Path) -> dict[str, Any]:
     """The settings of a run. Raises CorruptFile where they are not those that were written, nor without their hash."""
     path = run_dir / CONFIG
-    text, marked, digest = path.read_bytes().rpartition(MARK)
-    if not marked:
-        text = digest
-        if b"sha256 of" in text or b"lines above" in text:
-            raise CorruptFile(path=str(path), why="its last line, which has the hash of the others, is damaged")
-    elif digest != hashlib.sha256(text).hexdigest().encode() + b"\n":
-        raise CorruptFile(path=str(path), why="its lines are not those that were written; the last one has their hash")
+    text = path.read_bytes()
+    first, _, below = text.partition(b"\n")
+    if first.startswith(MARK):
+        text = below
+        if first.removeprefix(MARK) != hashlib.sha256(text).hexdigest().encode():
+            raise CorruptFile(path=str(path), why="its lines are not those that were written; the first has their hash")
+    elif b"sha256 of" in first or b"lines below" in first:
+        raise CorruptFile(path=str(path), why="its first line, which has the hash of the others, is damaged")
     try:
         config = yaml.safe_load(text)
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -48,10 +48,13 @@ class Engine:
     num_actors: int
 
 
-def choose(settings: Mapping[str, Any], setting: Setting, *, num_rounds: int, cohort_size: int) -> Engine:
+def choose(
+    settings: Mapping[str, Any], setting: Setting, *, num_rounds: int, cohort_size: int, deadline: bool = False
+) -> Engine:
     """The engine that ``engine.name`` asks for; "auto" takes the quickest.
 
-    Some clients' training is timed, and multiplied by the cohort and the rounds.
+    Some clients' training is timed, and multiplied by the cohort and the rounds. Where rounds have a ``deadline``
+    clients train in processes that can be ended.
     """
     name, cores = str(settings["name"]), available_cores()
     num_actors = settings.get("num_actors")
@@ -67,6 +70,9 @@ def choose(settings: Mapping[str, Any], setting: Setting, *, num_rounds: int, co
         return Engine("ray", "asked for", actors)
     if name != "auto":
         return Engine(name, "asked for", actors if name == "forked" else 0)
+    if deadline:
+        why = "rounds have a deadline, and a client that hangs can be ended in a process of its own alone"
+        return Engine("forked" if can_fork else "ray", why, actors)
     size = unit_size(settings.get("unit_size"), setting, cohort_size=cohort_size)
     busy = min(actors, -(-cohort_size // size))
     a_round = client_seconds(setting, together=size) * cohort_size
@@ -91,15 +97,23 @@ MOST_UNITS = 64
 
 @contextmanager
 def open_grid(
-    engine: Engine, setting: Setting, values: Mapping[str, Any], *, run_id: str, partitions: Path, states: Path
+    engine: Engine,
+    setting: Setting,
+    values: Mapping[str, Any],
+    *,
+    run_id: str,
+    partitions: Path,
+    states: Path,
+    quarantined: Mapping[int, str],
 ) -> Iterator[UnitGrid]:
     """The grid of a run over its clients; what does their work is ended with the block.
 
-    ``values`` are the settings of the run, with ``num_clients`` and ``cohort_size`` as they have come out.
+    values        the settings of the run, with ``num_clients`` and ``cohort_size`` as they have come out
+    quarantined   clients that ended their processes before, and why
     """
     from clients.grid import UnitGrid
 
-    executor = open_executor(engine, setting, values, partitions=partitions, states=states)
+    executor = open_executor(engine, setting, values, partitions=partitions, states=states, quarantined=quarantined)
     try:
         asked, cohort_size = values["engine"].get("unit_size"), values["cohort_size"]
         yield UnitGrid(
@@ -113,18 +127,23 @@ def open_grid(
 
 
 def open_executor(
-    engine: Engine, setting: Setting, values: Mapping[str, Any], *, partitions: Path, states: Path
+    engine: Engine,
+    setting: Setting,
+    values: Mapping[str, Any],
+    *,
+    partitions: Path,
+    states: Path,
+    quarantined: Mapping[int, str],
 ) -> Executor:
-    """Start what does the work units."""
+    """Start what does the work units. ``quarantined``: clients that ended their processes before, and why."""
     if engine.name == "inprocess":
         from clients.inprocess import InProcess
 
-        return InProcess(setting)
+        return InProcess(setting, quarantined=quarantined)
     from clients.dispatch import Dispatcher
 
-    return Dispatcher(
-        _pool(engine, setting, values, partitions=partitions, states=states), num_workers=engine.num_actors
-    )
+    pool = _pool(engine, setting, values, partitions=partitions, states=states)
+    return Dispatcher(pool, num_workers=engine.num_actors, quarantined=quarantined)
 
 
 def _pool(engine: Engine, setting: Setting, values: Mapping[str, Any], *, partitions: Path, states: Path) -> Pool:

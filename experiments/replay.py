@@ -49,6 +49,7 @@ def _rounds(
     from fl.data.centre import open_centre, verify_centre
     from fl.data.store import verify_store
     from fl.registry import Registry
+    from server.history import quarantined
     from server.replay import first_round
     from server.replay import replay as again
 
@@ -78,8 +79,12 @@ def _rounds(
         setting,
         num_rounds=round - start,
         cohort_size=values["cohort_size"],
+        deadline=config["server"].get("deadline_seconds") is not None,
     )
-    with engines.open_grid(chosen, setting, values, run_id=run_id, partitions=partitions, states=states) as grid:
+    away = quarantined([version for number, version in versions.items() if number <= start + 1])
+    with engines.open_grid(
+        chosen, setting, values, run_id=run_id, partitions=partitions, states=states, quarantined=away
+    ) as grid:
         server_context(begin_run(run_id), {})
         replayed = again(
             grid,

@@ -84,6 +84,7 @@ RULES: tuple[Rule, ...] = (
     _or_null(_whole("client.personal_epochs", 1)),
     _or_null(_number("client.personal_learning_rate", above=0)),
     _or_null(_number("client.max_update_norm", above=0)),
+    _number("client.dropout_fraction", least=0, below=1),
     _one_of("client.sends", ("fresh", "personal")),
     _whole("client.schedule.warmup_rounds", 0),
     _whole("server.seeding_epochs", 1),
@@ -116,6 +117,12 @@ def _early_stopping_is_measured(values: Settings) -> None:
         raise BadInput(key="server.early_stopping.metric", got=metric, allowed=allowed)
 
 
+def _deadline_can_be_kept(values: Settings) -> None:
+    if values["server.deadline_seconds"] is not None and values["engine.name"] == "inprocess":
+        allowed = "forked, ray or auto with server.deadline_seconds: nobody can end a client that hangs in this process"
+        raise BadInput(key="engine", got="inprocess", allowed=allowed)
+
+
 def _nesterov_has_momentum(values: Settings) -> None:
     if values["client.nesterov"] and not values["client.momentum"]:
         raise BadInput(key="client.nesterov", got="true", allowed="false, or a client.momentum above 0")
@@ -139,6 +146,7 @@ def _folder_holds_no_run(values: Settings) -> None:
 RELATIONS: tuple[Callable[[Settings], None], ...] = (
     _parts_leave_training,
     _early_stopping_is_measured,
+    _deadline_can_be_kept,
     _nesterov_has_momentum,
     _file_is_there,
     _folder_holds_no_run,

@@ -73,6 +73,7 @@ def _run(config: Mapping[str, Any], run_dir: Path, began: float) -> None:
     from fl.registry import Registry
     from fl.wire import flatten
     from server.app import app, check
+    from server.history import quarantined
 
     logging.getLogger("flwr").setLevel(logging.ERROR)
     centre, partitions, states = run_dir / "centre", run_dir / "devices" / "partitions", run_dir / "devices" / "states"
@@ -83,7 +84,11 @@ def _run(config: Mapping[str, Any], run_dir: Path, began: float) -> None:
     registry = Registry(writable_folder(Path(config["registry_dir"]).resolve(), key="registry_dir"))
     check(values, centre=centre, registry=registry)
     engine = engines.choose(
-        config["engine"], setting, num_rounds=int(config["num_rounds"]), cohort_size=values["cohort_size"]
+        config["engine"],
+        setting,
+        num_rounds=int(config["num_rounds"]),
+        cohort_size=values["cohort_size"],
+        deadline=config["server"].get("deadline_seconds") is not None,
     )
     run_id = claimed_run_id(run_dir, registry)
     _forget_what_is_damaged(setting, registry, run_id, run_dir, num_rounds=int(config["num_rounds"]))
@@ -103,7 +108,10 @@ def _run(config: Mapping[str, Any], run_dir: Path, began: float) -> None:
             "private_examples_read_by": engines.READERS[engine.name],
         },
     }
-    with engines.open_grid(engine, setting, values, run_id=run_id, partitions=partitions, states=states) as grid:
+    away = quarantined(registry.versions(run_id))
+    with engines.open_grid(
+        engine, setting, values, run_id=run_id, partitions=partitions, states=states, quarantined=away
+    ) as grid:
         app(grid, server_context(begin_run(run_id), flatten({**values, "run": run})))
 
 

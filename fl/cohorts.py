@@ -4,7 +4,7 @@
     choose(round, clients, size, seed) -> the cohort, ascending
 
 Both work on any ascending sequence of handles. Devices with batteries, time zones and bandwidth will come in as other
-functions of these shapes.
+functions of these shapes. A device that was asked may still be gone by the time it should train: ``drops_out``.
 """
 
 from __future__ import annotations
@@ -36,6 +36,15 @@ def uniform(round: int, clients: Sequence[int], size: int, seed: int) -> list[in
         len(clients), size=min(size, len(clients)), replace=False, shuffle=False
     )
     return sorted(clients[int(index)] for index in drawn)
+
+
+def drops_out(round: int, client: int, *, fraction: float, seed: int) -> bool:
+    """Whether ``client`` is gone for all of ``round``, asked once or again: true for ``fraction`` of all, on average.
+
+    >>> sum(drops_out(1, client, fraction=0.3, seed=0) for client in range(1000))
+    295
+    """
+    return fraction > 0 and bool(generator(seed, purpose="dropout", round=round, client=client).random() < fraction)
 
 
 def check_cohort_size(cohort_size: int | None, num_clients: int) -> int:

@@ -38,9 +38,11 @@ CLIENT = "client"
 NUM_EXAMPLES = "num-examples"
 REFUSED = 6
 FAILED = 2
-CRASHED = 8
 UNAVAILABLE = 5
-"""Flower's error codes for what we send: a failed precondition, an exception, a lost process, an absent device."""
+"""Flower's error codes for what we send: a failed precondition, an exception, an absent device."""
+
+QUARANTINED = 100
+"""A code of our own: a client that is not let train any more. Flower knows no such thing, and has codes up to 8."""
 
 FIRST_NODE = 2
 """Flower keeps node ids 0 and 1 to itself; client 0 is node 2."""

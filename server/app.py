@@ -223,6 +223,7 @@ def _finish(
             seconds=seconds,
             bytes=totals.bytes,
             clients=totals.clients,
+            quarantined=list(totals.quarantined.values()),
             extra={"seeding": seeding, "phases": totals.seconds, **extra},
         )
     )

@@ -7,7 +7,7 @@ finds everything; what a dead run left of a round without a manifest is written 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -130,6 +130,16 @@ def sound_round(registry: Registry, run_id: str, run_dir: Path) -> tuple[int, li
         else:
             return last.round, wrong
     return -1, wrong
+
+
+def quarantined(versions: Iterable[Version]) -> dict[int, str]:
+    """Clients that were quarantined in the rounds of ``versions``, each with the reason: they stay so."""
+    found: dict[int, str] = {}
+    for version in versions:
+        record = version.manifest.get("record") or {}
+        away = set(record.get("quarantined", ()))
+        found |= {item["client"]: item["reason"] for item in record.get("failed", ()) if item["client"] in away}
+    return found
 
 
 def open_history(

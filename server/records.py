@@ -51,6 +51,7 @@ class RoundRecord:
     clients: CLIENT_COUNTS -> number;   bytes: {"down", "up"}
     update_norms     Euclidean norm of each accepted update, in client order
     refused, failed, refused_reports  {"client": id, "reason": text} each; the last of evaluations
+    quarantined      those of the failed that ended their processes, and are not let train any more
     """
 
     round: int
@@ -68,12 +69,16 @@ class RoundRecord:
     refused: Sequence[Mapping[str, Any]] = ()
     failed: Sequence[Mapping[str, Any]] = ()
     refused_reports: Sequence[Mapping[str, Any]] = ()
+    quarantined: Sequence[int] = ()
     cohort: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """Known at the end. ``status`` is "finished", "stopped early", "stopped by faults", "interrupted" or "failed"."""
+    """Known at the end. ``status`` is "finished", "stopped early", "stopped by faults", "interrupted" or "failed".
+
+    quarantined   {"client", "reason", "round"} each: since when a client was not let train any more
+    """
 
     status: str
     reason: str
@@ -84,6 +89,7 @@ class RunSummary:
     seconds: Mapping[str, float]
     bytes: Mapping[str, int]
     clients: Mapping[str, int]
+    quarantined: Sequence[Mapping[str, Any]] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -19,6 +19,7 @@ class Tally:
 
     rows       one mapping of numbers an answering client, by client id: client, num-examples, update-norm ...
     failed, refused   {"client", "reason"} each;   bytes_up   of arrays, as real clients would move them
+    quarantined       those of the failed that are not let train any more
     """
 
     asked: int
@@ -26,6 +27,7 @@ class Tally:
     failed: Sequence[Mapping[str, Any]]
     refused: Sequence[Mapping[str, Any]]
     bytes_up: int
+    quarantined: Sequence[int] = ()
 
     @property
     def answered(self) -> int:
@@ -61,12 +63,14 @@ def tally(messages: Sequence[Message], replies: Sequence[Message], *, version: i
     rows: list[dict[str, float]] = []
     failed: list[dict[str, Any]] = []
     refused: list[dict[str, Any]] = []
+    quarantined: list[int] = []
     bytes_up = 0
     for reply in replies:
         client = wire.sender(reply)
         if reply.has_error():
             place = refused if reply.error.code == wire.REFUSED else failed
             place.append({"client": client, "reason": reply.error.reason or f"code {reply.error.code}"})
+            quarantined += [client] if reply.error.code == wire.QUARANTINED else []
             continue
         records = reply.content.metric_records
         if "clients" in records:
@@ -79,7 +83,7 @@ def tally(messages: Sequence[Message], replies: Sequence[Message], *, version: i
         if "base-version" in row:
             row["lag"] = version - row["base-version"]
     rows.sort(key=lambda row: row["client"])
-    return Tally(len(messages), rows, failed, refused, bytes_up)
+    return Tally(len(messages), rows, failed, refused, bytes_up, quarantined)
 
 
 def reports(replies: Sequence[Message], *, round: int) -> list[EvaluationReport]:

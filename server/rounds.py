@@ -63,6 +63,7 @@ class Totals:
     clients: dict[str, int] = field(default_factory=lambda: dict.fromkeys(CLIENT_COUNTS, 0))
     bytes: dict[str, int] = field(default_factory=lambda: {"down": 0, "up": 0})
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
+    quarantined: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     stopped: str = ""
 
     def include(self, record: RoundRecord) -> None:
@@ -75,6 +76,9 @@ class Totals:
                 mine[name] += value
         for name, took in record.seconds.items():
             self.seconds[name] += took
+        for failure in record.failed:
+            if failure["client"] in record.quarantined:
+                self.quarantined.setdefault(failure["client"], {**failure, "round": record.round})
 
 
 class PrepareCommit(Protocol):
@@ -164,6 +168,7 @@ class RoundLoop:
             update_norms=[row["update-norm"] for row in counted.rows if "update-norm" in row],
             refused=counted.refused,
             failed=counted.failed,
+            quarantined=counted.quarantined,
             **clients,
         )
         return parameters
@@ -352,4 +357,5 @@ def _with_failed_tries(counted: Tally, before: Sequence[Tally]) -> Tally:
         failed=[*(item for t in before for item in t.failed), *counted.failed],
         refused=[*(item for t in before for item in t.refused), *counted.refused],
         bytes_up=counted.bytes_up + sum(t.bytes_up for t in before),
+        quarantined=sorted({client for t in (*before, counted) for client in t.quarantined}),
     )

@@ -21,6 +21,7 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_ADDRESS": "local",  # never one that another run has on this machine
 }
 ONE_THREAD = {
     "OMP_NUM_THREADS": "1",

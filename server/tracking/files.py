@@ -60,6 +60,7 @@ def round_line(record: RoundRecord, task: Task) -> dict[str, Any]:
         "update_norms": quantiles(record.update_norms),
         "refused": record.refused[:MAX_LISTED],
         "failed": record.failed[:MAX_LISTED],
+        **({"quarantined": record.quarantined} if record.quarantined else {}),
         **({"refused_reports": record.refused_reports[:MAX_LISTED]} if record.refused_reports else {}),
     }
     plain: dict[str, Any] = _plain(line)
@@ -89,6 +90,7 @@ def summary_values(run: RunRecord, summary: RunSummary) -> dict[str, Any]:
             "seconds": summary.seconds,
             "bytes": summary.bytes,
             "clients": summary.clients,
+            "quarantined": summary.quarantined,
         }
     )
     return values

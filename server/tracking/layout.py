@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ from server.tracking.files import EXPECTED, METRICS_FILE, SUMMARY_FILE
 
 ABSENT = "–"
 BAR_WIDTH = 40
+MOST_NAMED = 5
 
 STATUS_STYLES = {"finished": "green", "stopped early": "green", "stopped by faults": "red", "interrupted": "yellow"}
 
@@ -81,6 +82,7 @@ def line(record: RoundRecord, run: RunRecord, *, left: float | None) -> Text:
     parts += [f"{name} {_metric(record.metrics, name)}" for name in EXPECTED[run.signature.task]]
     parts += [f"{_answered(record)} clients"] if record.clients["asked"] else []
     parts += [f"{record.seconds['total']:.2f} s", f"{record.bytes['up'] / 1e6:.1f} MB up"]
+    parts += [f"quarantined: {_named(record.quarantined)}"] if record.quarantined else []
     parts += [_left(left)]
     return Text("  ".join(part for part in parts if part))
 
@@ -96,6 +98,8 @@ def made(run: RunRecord, summary: RunSummary, *, boxed: bool) -> RenderableType:
     final = "  ".join(f"{name} {value:.4f}" for name, value in summary.final.items())
     rows += [("final", final)] if final else []
     rows += [("best version", summary.best)] if summary.best else []
+    away = [item["client"] for item in summary.quarantined]
+    rows += [("quarantined", f"{_named(away)}, see {SUMMARY_FILE}")] if away else []
     rows += [("took", f"{duration(summary.seconds['total'])}, {_moved(summary.bytes)}")]
     rows += [("files", f"{shown(run.run_dir)}/: {METRICS_FILE} {SUMMARY_FILE} tensorboard/")]
     if not boxed:
@@ -162,6 +166,17 @@ def _metric(metrics: Mapping[str, float], name: str) -> str:
 
 def _answered(record: RoundRecord) -> str:
     return f"{record.clients['answered']}/{record.clients['asked']}" if record.clients["asked"] else ABSENT
+
+
+def _named(clients: Sequence[int]) -> str:
+    """A few clients by name.
+
+    >>> _named([3]), _named(range(2, 10))
+    ('client 3', 'clients 2, 3, 4, 5, 6 and 3 more')
+    """
+    shown = ", ".join(map(str, clients[:MOST_NAMED]))
+    more = f" and {len(clients) - MOST_NAMED} more" if len(clients) > MOST_NAMED else ""
+    return f"client{'s' if len(clients) > 1 else ''} {shown}{more}"
 
 
 def _moved(moved: Mapping[str, int]) -> str:

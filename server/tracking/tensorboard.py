@@ -71,7 +71,7 @@ CHARTS = {
         for name in ("accuracy", "loss")
     },
     "Round": {
-        "clients": ["^clients/(asked|answered|failed|refused|late)$"],
+        "clients": ["^clients/(asked|answered|failed|refused|late|quarantined)$"],
         "seconds": ["^seconds/"],
         "bytes": ["^bytes/"],
     },
@@ -148,7 +148,7 @@ def round_values(record: RoundRecord, *, class_names: Sequence[str]) -> Iterator
         "train": record.train_metrics,
         **{f"clients/{metric}": points for metric, points in record.client_metrics.items()},
         "personal": record.personal,
-        "clients": record.clients,
+        "clients": {**record.clients, "quarantined": len(record.quarantined)},
         "bytes": record.bytes,
         "seconds": record.seconds,
     }

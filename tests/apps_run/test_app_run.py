@@ -110,7 +110,7 @@ def test_the_result_is_that_of_flowers_own_engine(run, app, tmp_path):
     written = tmp_path / "theirs.json"
     subprocess.run(
         [sys.executable, str(FLOWER_ENGINE), str(APPS / app), "5", DETERMINISTIC[app]],
-        env={**os.environ, "APP_RESULT": str(written), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "APP_RESULT": str(written), "OMP_NUM_THREADS": "1", "RAY_ADDRESS": "local"},
         check=True,
         timeout=200,
         capture_output=True,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fl.cohorts import check_cohort_size, everyone, uniform
+from fl.cohorts import check_cohort_size, drops_out, everyone, uniform
 from fl.errors import BadInput
 
 
@@ -59,3 +59,20 @@ def test_a_cohort_that_cannot_be_is_named(size):
     with pytest.raises(BadInput) as raised:
         check_cohort_size(size, 5)
     assert str(raised.value) == f"cohort_size: got {size}, allowed: 1 to num_clients=5"
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.3, 0.5])
+def test_drop_out_has_its_share_and_is_another_for_every_round_client_and_seed(fraction: float) -> None:
+    def gone(round: int, seed: int) -> list[bool]:
+        return [drops_out(round, client, fraction=fraction, seed=seed) for client in range(2000)]
+
+    first = gone(1, 0)
+    assert first == gone(1, 0)
+    assert abs(sum(first) / 2000 - fraction) < 4 * (fraction * (1 - fraction) / 2000) ** 0.5
+    for other in (gone(2, 0), gone(1, 1)):
+        both = sum(a and b for a, b in zip(first, other, strict=True)) / 2000
+        assert abs(both - fraction**2) < 0.03, "as often together as by chance"
+
+
+def test_nobody_drops_out_of_a_run_without_it() -> None:
+    assert not any(drops_out(round, client, fraction=0.0, seed=1) for round in range(5) for client in range(50))

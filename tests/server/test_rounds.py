@@ -146,7 +146,14 @@ def test_an_aggregate_that_diverges_ends_the_run_with_its_last_good_version(sett
 
 
 def test_answers_after_the_deadline_never_count(settings: Settings, told: Told) -> None:
-    late = ("server.quorum=0.0", "engine.unit_size=1", "cohort_size=6", "num_rounds=2", "server=random")
+    late = (
+        "server.quorum=0.0",
+        "engine=forked",
+        "engine.unit_size=1",
+        "cohort_size=6",
+        "num_rounds=2",
+        "server=random",
+    )
     config = settings(*late, "server.deadline_seconds=1e-9", name="nobody")
     with pytest.raises(StoppedByFaults, match=r"round 1: 0 of 6 clients answered \(no reason was given\)"):
         simulate(config)

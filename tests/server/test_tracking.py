@@ -165,6 +165,25 @@ def test_numbers_that_json_does_not_have_become_null(tmp_path):
     assert (summary["final"]["loss"], summary["share"], summary["path"]) == (None, None, str(tmp_path))
 
 
+def test_who_is_quarantined_is_told_everywhere(tmp_path):
+    run = run_record(tmp_path)
+    failed = [{"client": c, "reason": f"client {c}: quarantined: its process died twice"} for c in (3, 8)]
+    away = round_record(1, failed=failed, quarantined=[3, 8])
+    summary = run_summary(quarantined=[{**failure, "round": 1} for failure in failed])
+    for observer in (FilesObserver(), tensorboard.TensorBoardObserver()):
+        observer.on_start(run)
+        observer.on_round(round_record(0))
+        observer.on_round(away)
+        observer.on_end(summary)
+    zero, one = read_rounds(tmp_path / "metrics.jsonl")
+    assert "quarantined" not in zero and one["quarantined"] == [3, 8]
+    assert json.loads((tmp_path / "summary.json").read_text())["quarantined"] == list(summary.quarantined)
+    assert scalars(tmp_path)["clients/quarantined"] == [(0, 0.0), (1, 2.0)]
+    assert "quarantined: clients 3, 8" in layout.line(away, run, left=None).plain
+    assert "quarantined" not in layout.line(round_record(1), run, left=None).plain
+    assert "quarantined: clients 3, 8, see summary.json" in layout.made(run, summary, boxed=False).plain
+
+
 def test_a_line_names_a_bounded_number_of_failed_clients(tmp_path):
     observer = FilesObserver()
     observer.on_start(run_record(tmp_path))
