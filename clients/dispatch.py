@@ -8,8 +8,9 @@ clients/forked.py: processes of this machine). Any worker can take any unit, and
                       with an error at once, also after a resume. Then the unit runs as a whole: the same bits as if
                       nothing had happened, or as if the cohort had never held that client.
     a worker hangs    at a unit that nobody waits for any more: it is ended, and another takes its place. The unit's
-                      clients are suspects until they answer: they go last, and never to the only worker that is free,
-                      so that they make nobody else late.
+                      clients are suspects until they answer: they go last, whoever hung longest ago first, and where
+                      it takes time to replace a worker never to the only one that is free, so that they make nobody
+                      else late.
 
 A worker that takes another's place is given work once it is ready; the others go on meanwhile.
 """
@@ -47,7 +48,7 @@ class Pool(Protocol):
 
     shares_memory   a memory file of this process reaches them
     grace_seconds   how long a worker may go on with a unit that nobody waits for any more: less than it takes to
-                    start another
+                    start another; 0 where that takes no time
     """
 
     shares_memory: bool
@@ -113,7 +114,7 @@ class Dispatcher:
         self._at: dict[Any, _Work] = {}
         self._done: list[tuple[Unit, list[Reply]]] = []
         self._quarantined = dict(quarantined or {})
-        self._suspects: set[int] = set()
+        self._suspects: dict[int, None] = {}  # in the order in which they hung
         self._payloads: dict[int, _Payload] = {}
         self._free: list[Segment] = []
         self._idle: list[Any] = []
@@ -159,7 +160,9 @@ class Dispatcher:
         for work in self._at.values():
             if work.unit.number in gone and work.gone is None:
                 work.gone = now
-                self._suspects.update(work.next_clients)
+                for client in work.next_clients:
+                    self._suspects.pop(client, None)
+                    self._suspects[client] = None
 
     def close(self) -> None:
         """End the workers, and whatever was started for them."""
@@ -184,13 +187,15 @@ class Dispatcher:
         due = next((work for work in self._queue if not self._is_suspect(work)), None)
         if due is None and self._queue:
             others = len(self._idle) - 1 + sum(not self._is_suspect(work) for work in self._at.values())
-            due = self._queue[0] if others or self._alone else None
+            if others or self._alone or not self._pool.grace_seconds:
+                order = {client: place for place, client in enumerate(self._suspects)}
+                due = min(self._queue, key=lambda work: min(order[c] for c in work.next_clients if c in order))
         if due is not None:
             self._queue.remove(due)
         return due
 
     def _is_suspect(self, work: _Work) -> bool:
-        return bool(self._suspects) and not self._suspects.isdisjoint(work.next_clients)
+        return any(client in self._suspects for client in work.next_clients)
 
     def _take(self, worker: Any, work: _Work, answer: list[Reply] | Died) -> None:
         self._payloads[id(work.unit.content)].open -= 1
@@ -202,7 +207,8 @@ class Dispatcher:
         self._idle.append(worker)
         if work.gone is not None:
             return
-        self._suspects.difference_update(work.next_clients)
+        for client in work.next_clients:
+            self._suspects.pop(client, None)
         if work.trial:  # this one is not to blame
             self._queue.appendleft(replace(work, trial=work.trial[1:]))
         else:

@@ -102,14 +102,13 @@ def test_another_ray_on_this_machine_is_not_joined(settings: Settings, monkeypat
 def test_a_stranger_is_not_let_in(settings: Settings) -> None:
     process = start(settings(name="guarded"))
     try:
-        (gcs,) = (m for m in family(process) if m.name() == "gcs_server")
-        port = next(part.split("=", 1)[1] for part in gcs.cmdline() if part.startswith("--gcs_server_port="))
+        (raylet,) = (m for m in family(process) if m.name() == "raylet")
+        address = next(part.split("=", 1)[1] for part in raylet.cmdline() if part.startswith("--gcs-address="))
         plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
         wrong = {**plain, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
-        right = {**plain, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": gcs.environ()["RAY_AUTH_TOKEN"]}
+        right = {**plain, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": raylet.environ()["RAY_AUTH_TOKEN"]}
         statuses = []
         for environment in (plain, wrong, right):
-            address = f"{gcs_address(gcs)}:{port}"
             try:
                 tried = subprocess.run(
                     [sys.executable, "-c", STRANGER, address], env=environment, capture_output=True, timeout=30
@@ -121,10 +120,6 @@ def test_a_stranger_is_not_let_in(settings: Settings) -> None:
     finally:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=60)
-
-
-def gcs_address(gcs: psutil.Process) -> str:
-    return next((part.split("=", 1)[1] for part in gcs.cmdline() if part.startswith("--node-ip-address=")), "127.0.0.1")
 
 
 @pytest.mark.slow
