@@ -125,36 +125,48 @@ def test_a_stranger_is_not_let_in(settings: Settings) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["inprocess", "forked", pytest.param("ray", marks=pytest.mark.ray)])
 def test_a_long_run_does_not_grow(engine: str, settings: Settings) -> None:
-    """500 rounds of 20 clients: memory, descriptors and threads as they were after round 50, or nearly so."""
-    config = settings(name="soak")
+    """500 rounds of 20 clients: memory, descriptors, threads as after round 50, or nearly so; and nothing is left."""
+    config, before = settings(name="soak"), memory_files()
     lines = Path(config["run_dir"]) / "metrics.jsonl"
     command = [FL, "simulate", "dataset=synthetic", "dataset.clients=40", "cohort_size=20", "num_rounds=500"]
     command += [f"engine={engine}", "engine.num_actors=2", "evaluate_every=50", "client.local_epochs=1"]
     command += [f"run_dir={config['run_dir']}", f"registry_dir={config['registry_dir']}"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    looked: dict[int, tuple[float, int, int]] = {}
+    looked: dict[int, dict[str, float]] = {}
+    members: set[psutil.Process] = set()
     while process.poll() is None:
         done = lines.read_text().count("\n") - 1 if lines.exists() else 0
         for mark in (50, 480):
             if done >= mark and mark not in looked:
                 looked[mark] = state_of(process.pid)
+                members |= set(family(process))
         time.sleep(0.02)
     assert process.returncode == 0 and looked.keys() == {50, 480}
-    (memory, descriptors, threads), (later, more_descriptors, more_threads) = looked[50], looked[480]
-    assert (later - memory) / 2**20 <= 0.1 * 430
-    assert more_descriptors <= descriptors + 2 and more_threads <= threads + 2
+    growth = {name: value - looked[50][name] for name, value in looked[480].items()}
+    print(engine, growth)
+    assert growth["resident bytes"] / 2**20 <= 0.1 * 430
+    assert growth["bytes of shared memory"] / 2**20 <= 1
+    assert growth["descriptors"] <= 2 and growth["threads"] <= 2
+    time.sleep(1.0)
+    assert not [member for member in members if member.is_running() and member.status() != psutil.STATUS_ZOMBIE]
+    assert memory_files() <= before
 
 
-def state_of(pid: int) -> tuple[float, int, int]:
-    """Resident bytes of the driver and its workers, and the driver's descriptors and threads."""
+def state_of(pid: int) -> dict[str, float]:
+    """Of the driver and of all that it started: resident bytes; of the driver alone: descriptors and threads."""
     driver = psutil.Process(pid)
-    memory = driver.memory_info().rss
+    resident = driver.memory_info().rss
     for member in driver.children(recursive=True):
         try:
-            memory += member.memory_info().rss if "ray::" in " ".join(member.cmdline()[:1]) else 0
+            resident += member.memory_info().rss
         except psutil.Error:
             continue
-    return float(memory), driver.num_fds(), driver.num_threads()
+    return {
+        "resident bytes": float(resident),
+        "bytes of shared memory": float(sum(512 * path.stat().st_blocks for path in Path("/dev/shm").rglob("*"))),
+        "descriptors": driver.num_fds(),
+        "threads": driver.num_threads(),
+    }
 
 
 def test_a_run_of_many_rounds_keeps_its_descriptors(settings: Settings) -> None:

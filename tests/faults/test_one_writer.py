@@ -1,11 +1,16 @@
 """A run's folder has one writer: of many that try at once one gets in, and the others are told at once."""
 
 import os
+import resource
 import select
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from experiments.run import simulate
 from experiments.run_folder import only_writer
@@ -14,6 +19,7 @@ from fl.registry import Registry
 
 Settings = Callable[..., dict[str, Any]]
 
+FL = Path(sys.executable).with_name("fl")
 RACES, RACERS = 100, 4
 
 
@@ -64,6 +70,19 @@ def test_a_dead_writers_lock_is_taken_over(tmp_path: Path) -> None:
     os.waitpid(pid, 0)
     with only_writer(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("command", ["simulate", "resume"])
+def test_a_second_command_is_told_at_once(command: str, settings: Settings) -> None:
+    """With nothing heavy imported: the limit is on seconds of a core, which a busy machine does not change."""
+    run = simulate(settings())
+    arguments = [str(run)] if command == "resume" else [f"run_dir={run}", "dataset=synthetic"]
+    with only_writer(run):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run([FL, command, *arguments], capture_output=True, text=True, timeout=60)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 2 and f"got {run}" in done.stderr
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0
 
 
 def test_two_runs_in_one_registry_never_share_a_round(settings: Settings, tmp_path: Path) -> None:

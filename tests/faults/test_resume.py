@@ -58,6 +58,22 @@ def test_killed_at_every_write(case: str, driver: Driver, alone: Settings, same:
         same(Path(run["run_dir"]), Path(whole["run_dir"]))
 
 
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.parametrize("number", range(8))
+def test_killed_with_its_actors_at_any_time_a_run_goes_on_to_the_same_bits(
+    number: int, driver: Driver, alone: Settings, same: Same, write: Write
+) -> None:
+    case = sorted(CASES)[number % len(CASES)]
+    work = (*CASES[case], "num_rounds=20", "client.local_epochs=5", "engine.unit_size=1")
+    whole = alone(*work, name="whole")
+    assert driver(settings=write(whole))["status"] == 0
+    run = alone(*work, "engine=ray", "engine.num_actors=2", name="killed")
+    assert driver(settings=write(run), kill_after=random.Random(number).uniform(2.0, 9.0))["status"] in (-9, 0)
+    assert driver(resume=run["run_dir"])["status"] == 0
+    same(Path(run["run_dir"]), Path(whole["run_dir"]))
+
+
 def test_a_finished_run_resumes_to_itself(settings: Settings, told: Told) -> None:
     run = simulate(settings())
     before = told(run), read_json(run / "summary.json")["model_sha256"]
