@@ -238,6 +238,13 @@ class Simulate:
     engine: Annotated[Engine, "what runs the clients"]
 
 
+@dataclass
+class Lifecycle(Simulate):
+    """The stages around a simulation."""
+
+    stage: Annotated[str | None, "the stage to come to, with those that it depends on; null: all"]
+
+
 # The name under which a YAML file asks for its class: /schema/GROUP@_here_: NAME.
 CHOICES: dict[str, dict[str, type]] = {
     "dataset": {

@@ -169,6 +169,25 @@ def export(
 
 
 @app.command(rich_help_panel=AROUND)
+def lifecycle(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[stage=NAME] [GROUP=CHOICE | KEY=VALUE]...",
+            autocompletion=completion.complete,
+            help="What `fl simulate` takes; run_dir is the pipeline's folder.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Take data to a registered version, stage by stage; only what changed runs again."""
+    from experiments.lifecycle.command import run_lifecycle
+
+    raise typer.Exit(run_lifecycle(overrides or [], as_json=as_json))
+
+
+@app.command(rich_help_panel=AROUND)
 def bench(
     overrides: Annotated[
         list[str] | None,

@@ -28,20 +28,22 @@ from experiments import complaints
 from experiments.choices import GROUPS
 
 CONFIG_MODULE, CONFIG_NAME, VERSION_BASE = "conf", "simulate", "1.3"
+LIFECYCLE = "lifecycle"
 RUNS, SWEEPS, REGISTRY = Path("outputs/runs"), Path("outputs/multirun"), Path("outputs/registry")
 NUM_CLIENTS, COHORT_SIZE = 100, 10
 # Settings that take any key below them, so that nobody has to write Hydra's +.
 _ARGUMENTS = ("dataset.function_arguments.",)
 
 
-def compose(overrides: Sequence[str], *, run_dir: Path | None = None) -> dict[str, Any]:
+def compose(overrides: Sequence[str], *, run_dir: Path | None = None, name: str = CONFIG_NAME) -> dict[str, Any]:
     """The settings of one run, complete and plain, from overrides as they are typed; BadInput if there are none such.
 
-    ``run_dir`` is the run's folder where somebody else decides it, as a multirun does for its jobs.
+    ``run_dir`` is the run's folder where somebody else decides it, as a multirun does for its jobs; ``name`` is the
+    configuration to start from, CONFIG_NAME or LIFECYCLE.
     """
-    with _hydra(overrides):
+    with _hydra(overrides, name):
         complaints.refuse_unfit(_parse(overrides), multirun=False)
-        config = _compose(overrides)
+        config = _compose(overrides, name)
     return settle(config, run_dir=run_dir)
 
 
@@ -96,31 +98,32 @@ def opened(overrides: Sequence[str]) -> list[str]:
 def register_schema() -> None:
     """Make the classes of conf/schema.py known to Hydra."""
     store = ConfigStore.instance()
-    store.store("schema", schema.Simulate)
+    store.store(CONFIG_NAME, schema.Simulate, group="schema")
+    store.store(LIFECYCLE, schema.Lifecycle, group="schema")
     for group, kinds in schema.CHOICES.items():
         for name, kind in kinds.items():
             store.store(name, kind, group=f"schema/{group}")
 
 
 @contextmanager
-def _hydra(overrides: Sequence[str]) -> Iterator[None]:
+def _hydra(overrides: Sequence[str], name: str = CONFIG_NAME) -> Iterator[None]:
     """Hydra set up for conf/; what it complains of inside is explained."""
     register_schema()
     with initialize_config_module(CONFIG_MODULE, version_base=VERSION_BASE):
         try:
             yield
         except complaints.COMPLAINTS as error:
-            raise complaints.explain(error, overrides, lambda: _chosen(overrides)) from error
+            raise complaints.explain(error, overrides, lambda: _chosen(overrides, name)) from error
 
 
-def _compose(overrides: Sequence[str]) -> DictConfig:
-    return hydra_compose(CONFIG_NAME, overrides=opened(overrides))
+def _compose(overrides: Sequence[str], name: str) -> DictConfig:
+    return hydra_compose(name, overrides=opened(overrides))
 
 
-def _chosen(overrides: Sequence[str]) -> DictConfig:
+def _chosen(overrides: Sequence[str], name: str) -> DictConfig:
     """What the choices among ``overrides`` have, without their values: one of those is at fault."""
     pairs = ((text, *text.partition("=")) for text in overrides)
-    return _compose([text for text, key, _, value in pairs if key in GROUPS and not value.startswith("{")])
+    return _compose([text for text, key, _, value in pairs if key in GROUPS and not value.startswith("{")], name)
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:

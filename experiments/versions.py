@@ -70,6 +70,7 @@ def show(version: Name, registry: Folder = REGISTRY, as_json: Json = False) -> N
     if as_json:
         ancestors = [{"name": v.name, "hash": v.hash} for v in lineage]
         facts = {**_facts(found), "aliases": aliases, "path": str(found.path), "manifest": found.manifest}
+        facts["evidence"] = store.evidence(found)
         _print_json({**facts, "lineage": ancestors, "lineage_problem": broken})
         return
     manifest = found.manifest
@@ -86,6 +87,7 @@ def show(version: Name, registry: Folder = REGISTRY, as_json: Json = False) -> N
             for key, value in _dotted(manifest, name)
         ),
         ("seed", manifest["seed"]),
+        *((f"evidence.{name}", known.get("found", "")) for name, known in store.evidence(found).items()),
         ("lineage", _chain(lineage)),
         *([("lineage broken", broken)] if broken else []),
         ("manifest", found.path),

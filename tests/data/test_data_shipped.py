@@ -8,7 +8,7 @@ import pytest
 
 from fl.data.catalog import CATALOG, known, load
 from fl.data.dataset import fingerprint
-from fl.data.shipped import FILES
+from fl.data.shipped_files import FILES
 from fl.errors import BadInput
 
 

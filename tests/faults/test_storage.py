@@ -29,7 +29,10 @@ CASES = {
     "scaffold": ("algorithm=scaffold", "client.personal=true", "server.tensorboard=true"),
     "fedyogi": ("strategy=fedyogi", "server.tensorboard=true"),
 }
-ELSEWHERE = {"export", "registry.log.rewritten"}
+ELSEWHERE = {
+    *("export", "registry.log.rewritten", "intake", "intake.about", "stage.folder", "stage.evidence", "stage.record"),
+    "registry.evidence",
+}
 """Sites that no simulation writes to unless something is damaged."""
 POINTS = [point for point in faults.POINTS if point.rpartition(".")[0] not in ELSEWHERE]
 ONCE = {

@@ -1,0 +1,57 @@
+"""`fl lifecycle`: settings composed, the pipeline walked, and what became of its stages as a table or JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.lifecycle.pipeline import STOPPED, Told, chosen, walk
+from experiments.lifecycle.stage import Settings
+from experiments.lifecycle.stages import STAGES
+
+FOLDER = Path("outputs/lifecycle")
+NO_GO = 1
+
+
+def run_lifecycle(overrides: Sequence[str], *, as_json: bool) -> int:
+    """Walk the stages that ``overrides`` ask for; returns the exit status, after what became of them is printed.
+
+    Raises the error of the stage that failed, if one did.
+    """
+    from experiments.compose import LIFECYCLE, compose
+    from experiments.run_folder import only_writer
+    from fl.files import writable_folder
+
+    settings = compose(overrides, name=LIFECYCLE)
+    stages = chosen(STAGES, settings["stage"])
+    if not any(text.startswith("run_dir=") for text in overrides):
+        settings["run_dir"] = str((FOLDER / settings["dataset"]["name"]).absolute())
+    root = writable_folder(Path(settings["run_dir"]).resolve(), key="run_dir")
+    with only_writer(root):
+        told = list(walk(stages, settings, root, check=_check))
+    _show(told, root, as_json=as_json)
+    for one in told:
+        if one.error is not None:
+            raise one.error
+    return NO_GO if told[-1].what == STOPPED else 0
+
+
+def _check(settings: Settings) -> None:
+    from experiments.rules import check
+
+    check(settings)
+
+
+def _show(told: Sequence[Told], root: Path, *, as_json: bool) -> None:
+    if as_json:
+        stages = [
+            {"stage": t.stage, "what": t.what, "why": t.why, "seconds": round(t.seconds, 3), "found": t.found}
+            for t in told
+        ]
+        print(json.dumps({"run_dir": str(root), "stages": stages}, indent=2))
+        return
+    from experiments.printing import print_table
+
+    rows = [(t.stage, t.what, f"{t.seconds:.2f}", t.why, t.found) for t in told]
+    print_table(("stage", "", "seconds", "because", "found"), rows)

@@ -1,0 +1,184 @@
+"""The pipeline walks its stages in order and does those whose inputs are not what they were.
+
+    DIR/<stage>/evidence.json    what the stage found: depends on its inputs alone
+    DIR/<stage>/stage.json       its inputs, the hashes of its files, seconds; written last
+    DIR/<stage>/...              what it made
+    DIR/runs/<run>/              what train made, which has to outlive an interrupt; see experiments/run.py
+
+A stage works in a folder beside its own, which then takes the place of the old one: it is whole, or it is not there.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.lifecycle.inputs import Inputs, changed, inputs_of, narrowed, sha256_of
+from experiments.lifecycle.stage import Done, Result, Settings, Stage, Work
+from fl.decisions import Action
+from fl.errors import BadInput, CorruptFile, MeadowError, MissingExtra
+from fl.files import check_files, read_json, sha256_file, storing, sync_folder, write_json
+
+EVIDENCE, RECORD = "evidence.json", "stage.json"
+DID, SKIPPED, FAILED, STOPPED = "did", "skipped", "failed", "stopped here"
+
+
+@dataclass(frozen=True)
+class Told:
+    """What became of a stage: ``what`` is DID, SKIPPED, FAILED or STOPPED, ``why`` it ran or did not."""
+
+    stage: str
+    what: str
+    why: str
+    seconds: float
+    found: str
+    error: MeadowError | None = None
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the stages after it get their turn."""
+        return self.what in (DID, SKIPPED)
+
+
+def chosen(stages: Sequence[Stage], name: str | None) -> list[Stage]:
+    """All stages, or the one called ``name`` and those that it depends on, in order."""
+    if name is None:
+        return list(stages)
+    known = {stage.name: stage for stage in stages}
+    if name not in known:
+        raise BadInput(key="stage", got=name, allowed=f"one of {', '.join(known)}, or null for all of them")
+    wanted, waiting = {name}, [name]
+    while waiting:
+        for other in known[waiting.pop()].after:
+            if other not in wanted:
+                wanted.add(other)
+                waiting.append(other)
+    return [stage for stage in stages if stage.name in wanted]
+
+
+def walk(
+    stages: Sequence[Stage], settings: Settings, root: Path, *, check: Callable[[Settings], None]
+) -> Iterator[Told]:
+    """Do what has to be done of ``stages``; one Told a stage, up to the first that does not let the others go on.
+
+    ``check`` raises BadInput for settings that cannot be; it is called once, before the first stage that runs.
+    """
+    done: dict[str, Done] = {}
+    checked = False
+    for stage in stages:
+        began = time.monotonic()
+        given = narrowed(settings, stage.reads)
+        before = {name: done[name] for name in stage.after}
+        try:
+            inputs = inputs_of(stage, given, before)
+            why = _reasons(stage, given, root / stage.name, inputs)
+        except MeadowError as error:
+            yield _failed(stage, error, began)
+            return
+        if why and not checked:
+            check(settings)
+            checked = True
+        try:
+            if why:
+                _do(stage, given, before, inputs, root, began)
+            done[stage.name] = _open(root / stage.name)
+        except MeadowError as error:
+            yield _failed(stage, error, began)
+            return
+        told = _told(done[stage.name], stage, DID if why else SKIPPED, ", ".join(why) or "nothing changed", began)
+        yield told
+        if not told.goes_on:
+            return
+
+
+def _reasons(stage: Stage, settings: Settings, folder: Path, inputs: Inputs) -> list[str]:
+    """Why the stage has to run; empty if what it left is there, whole, and made of the same."""
+    if not (folder / RECORD).is_file():
+        return ["first time"]
+    try:
+        record = read_json(folder / RECORD)
+        check_files(folder, record["files"])
+        evidence = read_json(folder / EVIDENCE)
+    except (CorruptFile, KeyError) as error:
+        return [f"damaged: {error}"]
+    why = changed(record["inputs"], inputs)
+    if not why and not stage.holds(settings, evidence):
+        return ["what it made is gone"]
+    return why
+
+
+def _do(stage: Stage, settings: Settings, before: dict[str, Done], inputs: Inputs, root: Path, began: float) -> None:
+    beside = root / f".{stage.name}.new"
+    shutil.rmtree(beside, ignore_errors=True)
+    with storing(beside, site="stage.folder"):
+        beside.mkdir()
+    try:
+        result = stage.run(Work(settings, beside, before, root, sha256_of(inputs)))
+        _check(stage, result)
+        _write(stage, result, beside, inputs, began)
+        _put(beside, root / stage.name)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+
+
+def _check(stage: Stage, result: Result) -> None:
+    broken = [what for what, held in result.checks.items() if not held]
+    if broken:
+        raise BadInput(key="quality", got=f"not so: {'; '.join(broken)}", allowed=stage.quality.requirement)
+
+
+def _write(stage: Stage, result: Result, folder: Path, inputs: Inputs, began: float) -> None:
+    quality = stage.quality
+    evidence: dict[str, Any] = {
+        **result.evidence,
+        "stage": stage.name,
+        "found": result.found,
+        "quality": {
+            "requirement": quality.requirement,
+            "risk": quality.risk,
+            "check": quality.check,
+            "checked": dict(result.checks),
+        },
+    }
+    if result.decision is not None:
+        evidence["decision"] = {"action": result.decision.action.value, "reason": result.decision.reason}
+    write_json(folder / EVIDENCE, evidence, site="stage.evidence")
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    files = {str(path.relative_to(folder)): sha256_file(path) for path in paths}
+    record = {"inputs": inputs, "files": files, "seconds": time.monotonic() - began}
+    write_json(folder / RECORD, record, site="stage.record")
+
+
+def _put(new: Path, place: Path) -> None:
+    """Let ``new`` take the place of what stands at ``place``: a crash in between leaves nothing there, never half."""
+    old = place.with_name(f".{place.name}.old")
+    with storing(place, site="stage.folder"):
+        shutil.rmtree(old, ignore_errors=True)
+        if place.exists():
+            place.rename(old)
+        new.rename(place)
+        sync_folder(place.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _open(folder: Path) -> Done:
+    files = read_json(folder / RECORD)["files"]
+    return Done(folder, read_json(folder / EVIDENCE), sha256_of(files))
+
+
+def _told(done: Done, stage: Stage, what: str, why: str, began: float) -> Told:
+    decision = done.evidence.get("decision")
+    stops = decision is not None and decision["action"] == Action.STOP.value
+    return Told(stage.name, STOPPED if stops else what, why, time.monotonic() - began, done.evidence["found"])
+
+
+def _failed(stage: Stage, error: MeadowError, began: float) -> Told:
+    """The error with the stage in its message, where it is about what the user gave."""
+    if isinstance(error, BadInput) and not isinstance(error, MissingExtra):
+        error = BadInput(key=f"stage {stage.name}, {error.key}", got=error.got, allowed=error.allowed)
+    return Told(stage.name, FAILED, "", time.monotonic() - began, str(error), error)

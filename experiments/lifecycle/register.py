@@ -1,0 +1,55 @@
+"""Register: the version that train made, with the evidence of every stage attached to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from experiments.lifecycle.stage import Quality, Result, Settings, Stage, Work
+from fl.errors import BadInput, CorruptFile
+
+
+def run(work: Work) -> Result:
+    """Attach what the stages before found to the version, in the registry."""
+    from fl.registry import Registry
+
+    registry = Registry(work.settings["registry_dir"])
+    version = registry.version(str(work.before["train"].evidence["version"]))
+    attached = {name: dict(done.evidence) for name, done in work.before.items()}
+    for name, evidence in attached.items():
+        registry.attach(version, name, evidence)
+    aliases = sorted(alias for alias, found in registry.aliases().items() if found.hash == version.hash)
+    named = f", {' and '.join(aliases)}" if aliases else ""
+    return Result(
+        {"version": version.name, "version_hash": version.hash, "attached": sorted(attached)},
+        f"{version.name}{named}, with the evidence of {', '.join(attached)}",
+        {"what was attached can be read back": registry.evidence(version) == attached},
+    )
+
+
+def holds(settings: Settings, evidence: Mapping[str, Any]) -> bool:
+    """Whether version and evidence are still in the registry."""
+    from fl.registry import Registry
+
+    try:
+        registry = Registry(settings["registry_dir"])
+        version = registry.version(str(evidence["version"]))
+        there = sorted(registry.evidence(version))
+        return version.hash == str(evidence["version_hash"]) and there == list(evidence["attached"])
+    except (BadInput, CorruptFile):
+        return False
+
+
+STAGE = Stage(
+    name="register",
+    after=("ingest", "split", "train"),
+    reads=("registry_dir",),
+    code=("experiments.lifecycle.register",),
+    run=run,
+    quality=Quality(
+        requirement="whoever meets a version can see what it was made from and why it was thought good",
+        risk="a model in use of which nobody knows the data, the goal or the checks",
+        check="the evidence is read back from the registry and compared",
+    ),
+    holds=holds,
+)

@@ -1,0 +1,311 @@
+"""`fl lifecycle`: every stage to a registered version, only what changed again, and a broken input for each stage."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments import cli
+from experiments.compose import LIFECYCLE, compose
+from experiments.lifecycle import pipeline
+from experiments.lifecycle.inputs import code_sha256, inputs_of, narrowed
+from experiments.lifecycle.stage import Quality, Result, Stage, Work
+from experiments.lifecycle.stages import STAGES
+from experiments.run import simulate
+from fl.errors import BadInput
+from fl.files import read_json
+from fl.registry import Registry
+
+FL = Path(sys.executable).with_name("fl")
+NAMES = [stage.name for stage in STAGES]
+HEART = ("dataset=heart_disease", "engine=inprocess", "num_rounds=3", "server.tensorboard=false")
+Lifecycle = Callable[..., tuple[int, dict[str, Any], str]]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A folder with a pipeline that went through, and its registry."""
+    folder = tmp_path_factory.mktemp("lifecycle")
+    assert cli.run(["lifecycle", *HEART, f"run_dir={folder / 'heart'}", f"registry_dir={folder / 'registry'}"]) == 0
+    return folder
+
+
+@pytest.fixture
+def copied(finished, tmp_path) -> Path:
+    """The same for this test alone; the settings of its training name the registry where it was."""
+    shutil.copytree(finished / "heart", tmp_path / "heart")
+    return tmp_path
+
+
+@pytest.fixture
+def lifecycle(capsys) -> Lifecycle:
+    """Walks the pipeline in ``folder``: exit status, the stages of the JSON by name, standard error."""
+
+    def lifecycle(folder: Path, *overrides: str, registry: Path) -> tuple[int, dict[str, Any], str]:
+        capsys.readouterr()
+        folders = (f"run_dir={folder}", f"registry_dir={registry}")
+        status = cli.run(["lifecycle", "--json", *HEART, *folders, *overrides])
+        out, err = capsys.readouterr()
+        return status, {one["stage"]: one for one in json.loads(out)["stages"]} if out else {}, err
+
+    return lifecycle
+
+
+def did(stages: dict[str, Any]) -> list[str]:
+    return [name for name, one in stages.items() if one["what"] == "did"]
+
+
+# From data to a registered version
+
+
+def test_every_stage_leaves_evidence_that_is_attached_to_the_version(finished):
+    registry = Registry(finished / "registry")
+    version = registry.version(read_json(finished / "heart" / "register" / "evidence.json")["version"])
+    found = registry.evidence(version)
+    assert list(found) == sorted(set(NAMES) - {"register"})
+    for name, evidence in found.items():
+        assert evidence == read_json(finished / "heart" / name / "evidence.json")
+        assert all(evidence["quality"][part] for part in ("requirement", "risk", "check"))
+        assert all(evidence["quality"]["checked"].values())
+    assert found["split"]["num_clients"] == 4 and found["train"]["version"] == version.name
+    assert not registry.verify()
+
+
+def test_the_model_has_the_bits_of_a_plain_run(finished, tmp_path):
+    folders = (f"run_dir={tmp_path / 'run'}", f"registry_dir={tmp_path / 'registry'}")
+    plain = read_json(simulate(compose([*HEART, *folders])) / "summary.json")
+    (run,) = (finished / "heart" / "runs").iterdir()
+    assert read_json(run / "summary.json")["model_sha256"] == plain["model_sha256"]
+
+
+def test_the_run_inside_is_a_run_like_any_other(finished, capsys):
+    (run,) = (finished / "heart" / "runs").iterdir()
+    assert cli.run(["doctor", str(run)]) == 0
+    assert cli.run(["replay", str(run), "--round", "2"]) == 0
+
+
+def test_versions_show_names_the_evidence(finished, capsys):
+    capsys.readouterr()
+    assert cli.run(["versions", "show", "champion", "--registry", str(finished / "registry")]) == 0
+    out = capsys.readouterr().out
+    assert all(f"evidence.{name}" in out for name in NAMES if name != "register")
+
+
+def test_damaged_evidence_is_found(finished, tmp_path):
+    shutil.copytree(finished / "registry", tmp_path / "registry")
+    (path,) = (tmp_path / "registry" / "evidence").glob("*/split.json")
+    path.write_text(path.read_text().replace('"num_clients": 4', '"num_clients": 5'))
+    (problem,) = Registry(tmp_path / "registry").verify()
+    assert problem.path == str(path)
+
+
+# Only what changed
+
+
+def test_again_at_once_everything_is_skipped_and_nothing_heavy_imported(finished):
+    code = (
+        "import sys, experiments.cli as c; status = c.run(sys.argv[1:]);"
+        "print(status, sorted({'torch', 'flwr', 'ray', 'matplotlib', 'duckdb'} & set(sys.modules)))"
+    )
+    folders = (f"run_dir={finished / 'heart'}", f"registry_dir={finished / 'registry'}")
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", code, "lifecycle", *HEART, *folders],
+        capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    assert time.monotonic() - began < 5
+    assert done.stdout.splitlines()[-1] == "0 []"
+    assert done.stdout.count("skipped") == done.stdout.count("nothing changed") == len(STAGES)
+
+
+@pytest.mark.parametrize(
+    "override, again",
+    [
+        ("num_rounds=2", ["train", "register"]),
+        ("dataset.test_fraction=0.2", ["split", "train", "register"]),
+    ],
+)
+def test_a_changed_setting_repeats_what_reads_it_and_what_depends_on_that(lifecycle, copied, finished, override, again):
+    status, stages, _ = lifecycle(copied / "heart", override, registry=finished / "registry")
+    assert status == 0 and list(stages) == NAMES
+    assert did(stages) == again
+    key = override.partition("=")[0]
+    assert key in stages[again[0]]["why"]
+
+
+def test_a_stage_whose_result_is_the_same_ends_the_repeating(lifecycle, copied, finished):
+    """Server's seeding decides whether there is a public part; its epochs do not, and no other stage reads them."""
+    status, stages, _ = lifecycle(copied / "heart", "server.seeding_epochs=6", registry=finished / "registry")
+    assert status == 0 and did(stages) == ["train", "register"]
+
+
+def test_what_was_damaged_is_made_again(lifecycle, copied, finished):
+    path = copied / "heart" / "split" / "devices" / "partitions" / "y.npy"
+    path.write_bytes(path.read_bytes()[:-1] + b"\xff")
+    status, stages, _ = lifecycle(copied / "heart", registry=finished / "registry")
+    assert status == 0 and did(stages) == ["split"] and "y.npy" in stages["split"]["why"]
+
+
+def test_a_version_that_is_gone_is_trained_again(lifecycle, copied):
+    status, stages, _ = lifecycle(copied / "heart", registry=copied / "elsewhere")
+    assert status == 0 and did(stages) == ["train", "register"]
+    shutil.rmtree(copied / "elsewhere")
+    status, stages, _ = lifecycle(copied / "heart", registry=copied / "elsewhere")
+    assert status == 0 and stages["train"]["why"] == "what it made is gone"
+
+
+def test_one_stage_takes_those_that_it_depends_on_along(lifecycle, tmp_path):
+    status, stages, _ = lifecycle(tmp_path / "heart", "stage=split", registry=tmp_path / "registry")
+    assert status == 0 and did(stages) == ["ingest", "split"]
+    assert not (tmp_path / "registry" / "versions").exists()
+
+
+def test_changed_source_code_repeats_the_stage(monkeypatch, finished):
+    stage = next(stage for stage in STAGES if stage.name == "split")
+    settings = narrowed(compose(HEART, name=LIFECYCLE), stage.reads)
+    before = inputs_of(stage, settings, {})
+    monkeypatch.setattr("experiments.lifecycle.inputs.code_sha256", lambda name: f"other {name}")
+    words = pipeline.changed(before, inputs_of(stage, settings, {}))
+    assert words == [f"code {name}" for name in stage.code]
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+def test_every_stage_names_sources_that_exist_and_stages_before_it(stage):
+    assert all(len(code_sha256(name)) == 64 for name in stage.code)
+    assert f"experiments.lifecycle.{stage.name}" in stage.code
+    assert set(stage.after) <= set(NAMES[: NAMES.index(stage.name)])
+
+
+# Interrupts
+
+
+def test_a_killed_training_goes_on_where_it_was(lifecycle, finished, tmp_path):
+    folders = (f"run_dir={tmp_path / 'heart'}", f"registry_dir={tmp_path / 'registry'}")
+    fault = {**os.environ, "MEADOW_FAULT": "registry.manifest.renamed#3=kill"}
+    killed = subprocess.run(
+        [FL, "lifecycle", *HEART, *folders], env=fault, capture_output=True, timeout=120, check=False
+    )
+    assert killed.returncode == -9
+    assert not (tmp_path / "heart" / "train").exists()
+    status, stages, _ = lifecycle(tmp_path / "heart", registry=tmp_path / "registry")
+    assert status == 0 and did(stages) == ["train", "register"]
+    ends = [read_json(f / "heart" / "train" / "evidence.json")["model_sha256"] for f in (tmp_path, finished)]
+    assert ends[0] == ends[1]
+
+
+@pytest.mark.parametrize("point", ["stage.evidence.written", "stage.record.begin", "stage.folder.done#2"])
+def test_a_killed_stage_leaves_nothing_half_made(lifecycle, tmp_path, point):
+    folders = (f"run_dir={tmp_path / 'heart'}", f"registry_dir={tmp_path / 'registry'}")
+    fault = {**os.environ, "MEADOW_FAULT": f"{point}=kill"}
+    command = [FL, "lifecycle", *HEART, *folders, "stage=ingest"]
+    assert subprocess.run(command, env=fault, capture_output=True, timeout=120, check=False).returncode == -9
+    stage = tmp_path / "heart" / "ingest"
+    assert stage.exists() == ("folder" in point)
+    status, stages, _ = lifecycle(tmp_path / "heart", "stage=ingest", registry=tmp_path / "registry")
+    assert status == 0 and did(stages) == ([] if stage.exists() and "folder" in point else ["ingest"])
+    assert [path.name for path in (tmp_path / "heart").iterdir() if path.name != ".lock"] == ["ingest"]
+
+
+# Broken input for every stage
+
+
+def test_ingest_names_file_column_and_row(lifecycle, tmp_path):
+    table = tmp_path / "table.csv"
+    table.write_text("age,site,label\n50,a,0\n60,a,1\n70,b,\n")
+    data = ("dataset=csv", f"dataset.path={table}", "dataset.label=label", "dataset.client=site")
+    status, stages, err = lifecycle(tmp_path / "run", *data, registry=tmp_path / "registry")
+    assert status == 2 and stages["ingest"]["what"] == "failed"
+    assert all(words in err for words in ("stage ingest", str(table), "'label'", "data row 3"))
+    assert list(stages) == ["ingest"] and not (tmp_path / "run" / "ingest").exists()
+
+
+def test_split_names_what_cannot_be_dealt(lifecycle, tmp_path):
+    table = tmp_path / "table.csv"
+    rows = [f"{age},{age % 2}" for age in range(40)]
+    table.write_text("\n".join(["age,label", *rows]))
+    data = ("dataset=csv", f"dataset.path={table}", "dataset.label=label")
+    status, stages, err = lifecycle(tmp_path / "run", *data, registry=tmp_path / "registry")
+    assert status == 2 and stages["split"]["what"] == "failed" and "stage split, " in err
+    assert not (tmp_path / "run" / "split").exists()
+
+
+def test_train_names_a_cohort_that_is_too_large(lifecycle, copied):
+    status, stages, err = lifecycle(copied / "heart", "cohort_size=9", registry=copied / "registry")
+    assert status == 2 and stages["train"]["what"] == "failed"
+    assert "stage train, cohort_size: got 9" in err
+    assert not list((copied / "registry").glob("versions/*"))
+
+
+def test_register_names_a_registry_that_cannot_be_written(lifecycle, copied, finished, monkeypatch):
+    shutil.rmtree(copied / "heart" / "register")
+    monkeypatch.setattr("fl.faults._armed", None)
+    from fl import faults
+
+    faults.arm("registry.evidence.begin=EROFS")
+    try:
+        status, stages, err = lifecycle(copied / "heart", registry=finished / "registry")
+    finally:
+        faults.arm(None)
+    assert status == 3 and stages["register"]["what"] == "failed" and "could not be written" in err
+    assert not (copied / "heart" / "register").exists()
+
+
+@pytest.mark.parametrize(
+    "override, words",
+    [
+        ("stage=trian", "one of ingest"),
+        ("num_rounds=-1", "num_rounds: got -1"),
+        ("stag=train", "did you mean stage"),
+        ("dataset.path=x", "dataset.path"),
+    ],
+)
+def test_settings_that_cannot_be_are_told_before_anything_is_done(lifecycle, tmp_path, override, words):
+    status, stages, err = lifecycle(tmp_path / "run", override, registry=tmp_path / "registry")
+    assert status == 2 and not stages and words in err
+
+
+def test_two_at_once_are_refused(lifecycle, finished):
+    from experiments.run_folder import only_writer
+
+    with only_writer(finished / "heart"):
+        status, _, err = lifecycle(finished / "heart", registry=finished / "registry")
+    assert status == 2 and "no other process" in err
+
+
+# Any list of stages
+
+
+QUALITY = Quality("a requirement", "a risk", "a check")
+
+
+def stage(name: str, run: Callable[[Work], Result], **more: Any) -> Stage:
+    return Stage(name, **{"after": (), "reads": (), "code": (), **more}, run=run, quality=QUALITY)
+
+
+def walk(root: Path, *stages: Stage, settings: dict[str, Any] | None = None) -> list[pipeline.Told]:
+    return list(pipeline.walk(stages, settings or {}, root, check=lambda settings: None))
+
+
+def test_a_check_that_does_not_hold_ends_the_pipeline(tmp_path):
+    bad = stage("bad", lambda work: Result({}, "", {"two and two are five": False}))
+    (told,) = walk(tmp_path, bad, stage("later", lambda work: Result({}, "")))
+    assert isinstance(told.error, BadInput) and "two and two are five" in str(told.error)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stage_cannot_read_a_setting_that_it_does_not_name(tmp_path):
+    reader = stage("reader", lambda work: Result({"b": work.settings["b"]}, ""), reads=("a",))
+    with pytest.raises(KeyError, match="b"):
+        walk(tmp_path, reader, settings={"a": 1, "b": 2})
+
+
+def test_what_cannot_be_known_runs_always(tmp_path):
+    unknown = stage("unknown", lambda work: Result({}, ""), sources=lambda settings: {"the weather": None})
+    assert [walk(tmp_path, unknown)[0].why for _ in range(3)][1:] == ["data the weather"] * 2
