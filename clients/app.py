@@ -35,6 +35,12 @@ def evaluate(message: Message, context: Context) -> Message:
     return _answer("evaluate", message, context)
 
 
+@app.query()
+def query(message: Message, context: Context) -> Message:
+    """Answer a query."""
+    return _answer("query", message, context)
+
+
 def _answer(kind: str, message: Message, context: Context) -> Message:
     client = int(context.node_config["partition-id"])
     reply = answer(_setting_of(context), kind, message.content, [client])[0]

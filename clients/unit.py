@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 from flwr.app import Error, RecordDict
 
 from clients.evaluation import evaluate_clients
+from clients.query import query_clients
 from clients.setting import Setting
 from clients.updates import Outcome, make_updates
 from fl import wire
 from fl.aggregators.mean import WeightedSum
 from fl.cohorts import drops_out
 from fl.errors import ClientFailed, StorageFailed
-from fl.messages import EvaluationReport, TrainTask, Update
+from fl.messages import EvaluationReport, QueryReport, TrainTask, Update
 from fl.parameters import num_bytes, scale
 
 
@@ -31,8 +32,8 @@ class Reply:
 
 
 def answer(setting: Setting, kind: str, content: RecordDict, clients: Sequence[int]) -> list[Reply]:
-    """Do the task in ``content`` ("train" or "evaluate") for ``clients``, in the order given. Where the task itself
-    cannot be read, every client answers with that. Raises StorageFailed and nothing else.
+    """Do the task in ``content`` ("train", "evaluate" or "query") for ``clients``, in the order given. Where the
+    task itself cannot be read, every client answers with that. Raises StorageFailed and nothing else.
     """
     if kind not in ANSWERS:
         return _all_failed(clients, f"there is no task {kind!r}, only {', '.join(ANSWERS)}")
@@ -77,9 +78,19 @@ def _evaluate(setting: Setting, content: RecordDict, clients: Sequence[int]) -> 
     ]
 
 
+def _query(setting: Setting, content: RecordDict, clients: Sequence[int]) -> list[Reply]:
+    return [
+        Reply(who, content=wire.query_reply(outcome))
+        if isinstance(outcome, QueryReport)
+        else Reply(who, error=wire.error_of(outcome))
+        for who, outcome in query_clients(setting, wire.read_query(content), clients)
+    ]
+
+
 ANSWERS: dict[str, Callable[[Setting, RecordDict, Sequence[int]], list[Reply]]] = {
     "train": _train,
     "evaluate": _evaluate,
+    "query": _query,
 }
 
 

@@ -1,8 +1,10 @@
 """What crosses the privacy boundary, and nothing else.
 
     server -> client     TrainTask, EvaluateTask: the newest global model and what the algorithm shares
+                         Query: which statistic of which columns
     client -> server     Update: a difference of parameters, declared extra arrays, merged statistics
                          EvaluationReport: merged statistics
+                         QueryReport: the one kind of statistic that the query declares, merged over a unit's clients
 
 Each record is frozen and checked where it is made: a client that would send anything else than the ``Boundary``
 declares gets a RefusedUpdate that names it and the array, before the record can reach a sum. Times are measurements:
@@ -21,9 +23,11 @@ from typing import TypeGuard
 import numpy as np
 
 from fl import parameters as P
-from fl.errors import RefusedUpdate
-from fl.metrics import Confusion, Histogram, Mean, Statistic
+from fl.errors import BadInput, RefusedUpdate
+from fl.metrics import Confusion, Counts, Histogram, Mean, Statistic, Sums
+from fl.moments import CoMoments, Moments
 from fl.parameters import Parameters
+from fl.sketches import ROW_BITS, Distinct, HeavyHitters, Rows
 
 MAX_STATISTICS = 32
 """How many statistics one record may carry."""
@@ -107,6 +111,68 @@ class EvaluationReport:
     statistics: Mapping[str, Statistic]
 
 
+QUERIES: Mapping[str, type] = {
+    "moments": Moments,
+    "comoments": CoMoments,
+    "histogram": Histogram,
+    "noisy_histogram": Sums,
+    "digits": Counts,
+    "heavy_hitters": HeavyHitters,
+    "distinct": Distinct,
+    "outside": Counts,
+    "labels": Counts,
+    "repeats": Counts,
+    "rows": Rows,
+}
+"""Every question that may be asked, and the one statistic that answers it; clients/query.py says what each means."""
+
+ALL_COLUMNS = "all"
+"""The name of a statistic that is of all columns together; otherwise it is a column's number."""
+
+PARTS = ("all", "train", "validation", "test")
+
+MAX_NUMBERS = 2**20
+"""How many numbers a query may bring: edges, prefixes, categories."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """Ask ``kind`` of ``columns`` (their numbers; the label's is the number of inputs) in a ``part`` of each client.
+
+    numbers     what the kind needs besides, by name: ``edges/3`` are the edges of column 3
+    by_client   every client answers for itself; otherwise a work unit's clients are added up first
+    """
+
+    kind: str
+    columns: tuple[int, ...]
+    numbers: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    part: str = "all"
+    by_client: bool = False
+    round: int = 1
+
+    def __post_init__(self) -> None:
+        if self.kind not in QUERIES:
+            raise BadInput(key="query", got=self.kind, allowed=", ".join(QUERIES))
+        if self.part not in PARTS:
+            raise BadInput(key="query.part", got=self.part, allowed=", ".join(PARTS))
+        if not self.columns or min(self.columns) < 0 or len(set(self.columns)) < len(self.columns):
+            raise BadInput(key="query.columns", got=self.columns, allowed="numbers of columns from 0, each once")
+        if sum(map(len, self.numbers.values())) > MAX_NUMBERS:
+            raise BadInput(key="query.numbers", got="too many", allowed=f"at most {MAX_NUMBERS}")
+        if not all(_is_number(value) for values in self.numbers.values() for value in values):
+            raise BadInput(key="query.numbers", got="a NaN or an infinity", allowed="finite numbers")
+
+
+@dataclass(frozen=True)
+class QueryReport:
+    """Statistics of ``clients`` (ascending) together, over ``num_examples`` examples."""
+
+    clients: tuple[int, ...]
+    round: int
+    num_examples: int
+    statistics: Mapping[str, Statistic]
+
+
 @dataclass(frozen=True)
 class Boundary:
     """What may leave a client: arrays like these, and bounded statistics.
@@ -150,6 +216,21 @@ def check_report(report: EvaluationReport) -> EvaluationReport:
     return report
 
 
+def check_answer(report: QueryReport, query: Query) -> QueryReport:
+    """Let ``report`` leave, or raise RefusedUpdate: only what ``query`` declares may, for its columns."""
+    client = report.clients[0]
+    _check_whole(client, "num_examples", report.num_examples, least=0, most=MAX_NUM_EXAMPLES)
+    check_statistics(client, report.statistics)
+    declared = QUERIES[query.kind]
+    for name, statistic in report.statistics.items():
+        if name != ALL_COLUMNS and name not in {str(column) for column in query.columns}:
+            raise RefusedUpdate(client=client, what=name, why="nobody asked for it")
+        if type(statistic) is not declared:
+            why = f"a {type(statistic).__name__}, where {query.kind} is answered by a {declared.__name__}"
+            raise RefusedUpdate(client=client, what=name, why=why)
+    return report
+
+
 def check_statistics(client: int, statistics: Mapping[str, Statistic]) -> None:
     """Raise RefusedUpdate unless these are few, briefly named, known, finite, whole and bounded statistics."""
     if len(statistics) > MAX_STATISTICS:
@@ -159,23 +240,46 @@ def check_statistics(client: int, statistics: Mapping[str, Statistic]) -> None:
     for name, statistic in statistics.items():
         if len(name) > MAX_NAME:
             raise RefusedUpdate(client=client, what="statistics", why=f"a name is longer than {MAX_NAME} letters")
-        match statistic:
-            case Mean(total, weight):
-                size, sound = 2, _is_number(total) and _is_number(weight) and weight >= 0
-            case Histogram(edges, counts):
-                size = len(edges) + len(counts)
-                sound = len(edges) == len(counts) + 1 and all(map(_is_number, edges)) and all(map(_is_count, counts))
-            case Confusion(counts):
-                size = sum(len(row) for row in counts)
-                sound = all(len(row) == len(counts) and all(map(_is_count, row)) for row in counts)
-            case _:
-                raise RefusedUpdate(client=client, what=name, why=f"a {type(statistic).__name__} is not a statistic")
+        if not isinstance(statistic, Statistic):
+            raise RefusedUpdate(client=client, what=name, why=f"a {type(statistic).__name__} is not a statistic")
+        size, sound = _examined(statistic)
         if size > MAX_STATISTIC_VALUES:
             raise RefusedUpdate(client=client, what=name, why=f"{size} numbers, at most {MAX_STATISTIC_VALUES}")
         if not sound:
             raise RefusedUpdate(
                 client=client, what=name, why="it has the wrong shape, or holds a NaN, an infinity or what is no count"
             )
+
+
+def _examined(statistic: Statistic) -> tuple[int, bool]:
+    """How many numbers it holds, and whether they are what such a statistic can hold."""
+    match statistic:
+        case Mean(total, weight):
+            return 2, _is_number(total) and _is_number(weight) and weight >= 0
+        case Histogram(edges, counts):
+            fits = len(edges) == len(counts) + 1
+            return len(edges) + len(counts), fits and all(map(_is_number, edges)) and all(map(_is_count, counts))
+        case Confusion(table):
+            square = all(len(row) == len(table) and all(map(_is_count, row)) for row in table)
+            return sum(map(len, table)), square
+        case Counts(counts):
+            return len(counts), all(map(_is_count, counts))
+        case Sums(numbers):
+            return len(numbers), all(map(_is_number, numbers))
+        case Moments(count, missing, whole, mean, m2, low, high):
+            sound = all(map(_is_count, (count, missing, whole))) and all(map(_is_number, (mean, m2, low, high)))
+            return 7, sound and whole <= count and m2 >= 0 and low <= high
+        case CoMoments(counts, mean, m2, cross):
+            square = math.isqrt(len(counts)) ** 2 == len(counts) == len(mean) == len(m2) == len(cross)
+            sound = all(map(_is_count, counts)) and all(map(_is_number, (*mean, *m2, *cross)))
+            return 4 * len(counts), square and sound
+        case Distinct(registers):
+            return len(registers), all(_is_count(r) and r <= 64 for r in registers)
+        case HeavyHitters(numbers, counts, capacity, lost):
+            fits = len(numbers) == len(counts) <= capacity and all(map(_is_count, (capacity, lost)))
+            return 2 * len(counts), fits and all(map(_is_number, numbers)) and all(map(_is_count, counts))
+        case Rows(hashes, capacity):
+            return len(hashes), len(hashes) <= capacity and all(_is_whole(h) and 0 <= h < 2**ROW_BITS for h in hashes)
 
 
 def _check_whole(client: int, what: str, value: object, *, least: int, most: int) -> None:

@@ -14,7 +14,9 @@ from typing import TypeAlias
 
 import numpy as np
 
+from fl.moments import CoMoments, Moments
 from fl.parameters import Array
+from fl.sketches import Distinct, HeavyHitters, Rows
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,31 @@ class Confusion:
         return Confusion(tuple(tuple(a + b for a, b in zip(p, q, strict=True)) for p, q in pairs))
 
 
-Statistic: TypeAlias = Mean | Histogram | Confusion
+@dataclass(frozen=True)
+class Counts:
+    """Whole numbers that add up; what each one counts is for the query that asked to say."""
+
+    counts: tuple[int, ...]
+
+    def merge(self, other: Counts) -> Counts:
+        """Both together."""
+        return Counts(tuple(a + b for a, b in zip(self.counts, other.counts, strict=True)))
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Numbers that add up, negative ones too: counts with noise."""
+
+    values: tuple[float, ...]
+
+    def merge(self, other: Sums) -> Sums:
+        """Both together."""
+        return Sums(tuple(a + b for a, b in zip(self.values, other.values, strict=True)))
+
+
+Statistic: TypeAlias = (
+    Mean | Histogram | Confusion | Counts | Sums | Moments | CoMoments | Distinct | HeavyHitters | Rows
+)
 Statistics: TypeAlias = dict[str, Statistic]
 
 

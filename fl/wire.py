@@ -10,6 +10,10 @@
               sum      ArrayRecord   sum of weight times delta over the unit's clients
               extra    ArrayRecord   sum of the algorithm's extra arrays, where it has any
               clients  MetricRecord  a list a column: client, weight, num_examples, norm, base_version ...
+    query                                                one reply a work unit, or a client
+              query       ConfigRecord  kind, columns, part, by-client, and ``numbers/NAME`` lists
+              metrics     MetricRecord  client: the first; clients: all; num-examples
+              statistics  ConfigRecord  the statistics that merge
     evaluation
               metrics     MetricRecord  num-examples and the plain numbers, which stock strategies average
               statistics  ConfigRecord  the same as statistics that merge
@@ -22,7 +26,8 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import astuple
 from typing import Any
 
 import flwr.app
@@ -30,9 +35,11 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
 from fl.errors import BadInput, ClientFailed, RefusedUpdate
-from fl.messages import EvaluateTask, EvaluationReport, TrainTask, Update
-from fl.metrics import Confusion, Histogram, Mean, Statistic, Statistics, values
+from fl.messages import EvaluateTask, EvaluationReport, Query, QueryReport, TrainTask, Update
+from fl.metrics import Confusion, Counts, Histogram, Mean, Statistic, Statistics, Sums, values
+from fl.moments import CoMoments, Moments
 from fl.parameters import Parameters, add, num_bytes
+from fl.sketches import Distinct, HeavyHitters, Rows
 
 CLIENT = "client"
 NUM_EXAMPLES = "num-examples"
@@ -128,6 +135,31 @@ def evaluate_content(parameters: ArrayRecord, *, round: int, personal: bool = Tr
     return RecordDict({"arrays": parameters, "config": config})
 
 
+NUMBERS = "numbers/"
+
+
+def query_content(query: Query) -> RecordDict:
+    """A query, as every client that is asked gets it."""
+    config = ConfigRecord({"server-round": query.round, "kind": query.kind, "part": query.part})
+    config["columns"], config["by-client"] = list(query.columns), query.by_client
+    for name, numbers in query.numbers.items():
+        config[NUMBERS + name] = list(numbers)
+    return RecordDict({"query": config})
+
+
+def read_query(content: RecordDict) -> Query:
+    """The inverse of ``query_content``."""
+    config = _config(content)
+    return Query(
+        kind=str(config["kind"]),
+        columns=tuple(config["columns"]),
+        numbers={key.removeprefix(NUMBERS): tuple(v) for key, v in config.items() if key.startswith(NUMBERS)},
+        part=str(config["part"]),
+        by_client=bool(config["by-client"]),
+        round=int(config["server-round"]),
+    )
+
+
 def read_train_task(content: RecordDict) -> tuple[TrainTask, str]:
     """The task in a message, and the kind of reply it wants: "parameters" or "sum"."""
     config = _config(content)
@@ -221,6 +253,24 @@ def read_report(reply: Message, *, round: int) -> EvaluationReport:
     )
 
 
+def query_reply(report: QueryReport) -> RecordDict:
+    """The answer of a unit's clients, or of one of them, to a query."""
+    metrics = MetricRecord({CLIENT: report.clients[0], "clients": list(report.clients)})
+    metrics[NUM_EXAMPLES] = int(report.num_examples)
+    return RecordDict({"metrics": metrics, "statistics": _encode(report.statistics)})
+
+
+def read_query_report(reply: Message, *, round: int) -> QueryReport:
+    """The inverse of ``query_reply``, of the message that carried it."""
+    metrics: Mapping[str, Any] = reply.content.metric_records["metrics"]
+    return QueryReport(
+        clients=tuple(int(client) for client in metrics["clients"]),
+        round=round,
+        num_examples=int(_number(metrics[NUM_EXAMPLES])),
+        statistics=_decode(reply.content.config_records["statistics"]),
+    )
+
+
 def error_of(failure: RefusedUpdate | ClientFailed) -> Error:
     """A refusal or a failure as Flower's Error, its reason bounded."""
     code = REFUSED if isinstance(failure, RefusedUpdate) else FAILED
@@ -233,32 +283,72 @@ def record_bytes(content: RecordDict) -> int:
 
 
 def _encode(statistics: Mapping[str, Statistic]) -> ConfigRecord:
-    out = ConfigRecord()
-    for name, statistic in statistics.items():
-        match statistic:
-            case Mean(total, weight):
-                out[f"mean:{name}"] = [float(total), float(weight)]
-            case Histogram(edges, counts):
-                out[f"histogram:{name}"] = [*map(float, edges), *map(float, counts)]
-            case Confusion(counts):
-                out[f"confusion:{name}"] = [float(v) for row in counts for v in row]
-    return out
+    return ConfigRecord({f"{type(s).__name__.lower()}:{name}": _numbers(s) for name, s in statistics.items()})
 
 
 def _decode(record: Mapping[str, Any]) -> Statistics:
-    out: Statistics = {}
-    for key, numbers in record.items():
-        kind, _, name = key.partition(":")
-        if kind == "mean":
-            out[name] = Mean(*numbers)
-        elif kind == "histogram":
-            bins = len(numbers) // 2
-            out[name] = Histogram(tuple(numbers[: bins + 1]), tuple(int(v) for v in numbers[bins + 1 :]))
-        else:
-            side = math.isqrt(len(numbers))
-            whole = [int(v) for v in numbers]
-            out[name] = Confusion(tuple(tuple(whole[i * side : (i + 1) * side]) for i in range(side)))
-    return out
+    keys = [key.partition(":") for key in record]
+    return {name: READ[kind](numbers) for (kind, _, name), numbers in zip(keys, record.values(), strict=True)}
+
+
+def _numbers(statistic: Statistic) -> list[float]:
+    """A statistic as plain numbers; ``READ`` has the inverse of each."""
+    match statistic:
+        case Mean(total, weight):
+            return [float(total), float(weight)]
+        case Histogram(edges, counts) | HeavyHitters(edges, counts):
+            more = [statistic.capacity, statistic.lost] if isinstance(statistic, HeavyHitters) else []
+            return [*map(float, more), *map(float, edges), *map(float, counts)]
+        case Confusion(table):
+            return [float(v) for row in table for v in row]
+        case CoMoments(count, mean, m2, cross):
+            return [float(v) for v in (*count, *mean, *m2, *cross)]
+        case Rows(hashes, capacity):
+            return [float(v) for v in (capacity, *hashes)]
+        case Moments():
+            return [float(v) for v in astuple(statistic)]
+        case Counts(held) | Sums(held) | Distinct(held):
+            return [float(v) for v in held]
+
+
+def _whole(numbers: Iterable[float]) -> tuple[int, ...]:
+    return tuple(int(v) for v in numbers)
+
+
+def _histogram(numbers: list[float]) -> Histogram:
+    bins = len(numbers) // 2
+    return Histogram(tuple(numbers[: bins + 1]), _whole(numbers[bins + 1 :]))
+
+
+def _confusion(numbers: list[float]) -> Confusion:
+    side, whole = math.isqrt(len(numbers)), _whole(numbers)
+    return Confusion(tuple(whole[i * side : (i + 1) * side] for i in range(side)))
+
+
+def _comoments(numbers: list[float]) -> CoMoments:
+    n = len(numbers) // 4
+    mean, m2, cross = (tuple(numbers[i * n : (i + 1) * n]) for i in (1, 2, 3))
+    return CoMoments(_whole(numbers[:n]), mean, m2, cross)
+
+
+def _heavy_hitters(numbers: list[float]) -> HeavyHitters:
+    capacity, lost, *rest = numbers
+    half = len(rest) // 2
+    return HeavyHitters(tuple(rest[:half]), _whole(rest[half:]), int(capacity), int(lost))
+
+
+READ: Mapping[str, Callable[[list[float]], Statistic]] = {
+    "mean": lambda numbers: Mean(*numbers),
+    "histogram": _histogram,
+    "confusion": _confusion,
+    "counts": lambda numbers: Counts(_whole(numbers)),
+    "sums": lambda numbers: Sums(tuple(numbers)),
+    "moments": lambda numbers: Moments(*_whole(numbers[:3]), *numbers[3:]),
+    "comoments": _comoments,
+    "distinct": lambda numbers: Distinct(_whole(numbers)),
+    "heavyhitters": _heavy_hitters,
+    "rows": lambda numbers: Rows(_whole(numbers[1:]), int(numbers[0])),
+}
 
 
 def _number(value: Any) -> float:

@@ -36,9 +36,11 @@ FLOORS: dict[str, tuple[int, int]] = {
     "fl.files": (0, 3),  # files that are whole or absent; above faults, which it can be made to have
     "fl.arrays_file": (0, 4),
     "fl.signature": (0, 2),  # what goes into a model and comes out
-    "fl.metrics": (0, 3),  # above parameters for its Array
-    "fl.messages": (0, 4),
-    "fl.wire": (0, 5),
+    "fl.moments": (0, 3),  # above parameters for its Array
+    "fl.sketches": (0, 3),
+    "fl.metrics": (0, 4),  # above what of it fills a file of its own
+    "fl.messages": (0, 5),
+    "fl.wire": (0, 6),
     "fl.data": (1, 0),
     "fl.models": (1, 0),
     "fl.cohorts": (1, 0),

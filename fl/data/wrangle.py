@@ -20,11 +20,9 @@ import numpy as np
 
 from fl.data.arrange import Arranged
 from fl.data.dataset import Dataset, Examples
+from fl.data.ordered import BITS, DIGITS, from_ordered, ordered
 from fl.parameters import Array
 from fl.signature import Signature
-
-_BITS = 8
-_BINS = 2**_BITS
 
 
 def wrangle_table(
@@ -84,19 +82,19 @@ def medians(parts: Sequence[Array]) -> Array:
     >>> medians([np.array([[1.0], [5.0]]), np.array([[2.0], [np.nan], [9.0]])])
     array([2.])
     """
-    keys = [_ordered(x) for x in parts]
+    keys = [ordered(x) for x in parts]
     known = [~np.isnan(x) for x in parts]
     total = reduce(np.add, (k.sum(axis=0) for k in known))
     rank = np.maximum(total - 1, 0) // 2
     prefix = np.zeros(parts[0].shape[1], np.uint64)
-    for shift in range(64 - _BITS, -1, -_BITS):
+    for shift in range(64 - BITS, -1, -BITS):
         pairs = zip(keys, known, strict=True)
         counts = reduce(np.add, (_digit_counts(key, k, prefix, np.uint64(shift)) for key, k in pairs))
         upto = counts.cumsum(axis=1)
-        digit = np.minimum((upto <= rank[:, None]).sum(axis=1), _BINS - 1)
+        digit = np.minimum((upto <= rank[:, None]).sum(axis=1), DIGITS - 1)
         rank = rank - np.where(digit > 0, np.take_along_axis(upto, np.maximum(digit - 1, 0)[:, None], axis=1)[:, 0], 0)
-        prefix = (prefix << np.uint64(_BITS)) | digit.astype(np.uint64)
-    return np.where(total > 0, _from_ordered(prefix), 0.0)
+        prefix = (prefix << np.uint64(BITS)) | digit.astype(np.uint64)
+    return np.where(total > 0, from_ordered(prefix), 0.0)
 
 
 def moments(parts: Sequence[Array], fill: Array) -> tuple[Array, Array]:
@@ -135,22 +133,9 @@ def _digit_counts(keys: Array, known: Array, prefix: Array, shift: np.uint64) ->
     """What one client counts: (columns, 256) values by their next eight bits, of those that start like ``prefix``."""
     rest = keys >> shift
     columns = keys.shape[1]
-    bins = (rest & np.uint64(_BINS - 1)).astype(np.int64) + _BINS * np.arange(columns)
-    counted = known & ((rest >> np.uint64(_BITS)) == prefix)
-    return np.bincount(bins[counted], minlength=columns * _BINS).reshape(columns, _BINS)
-
-
-def _ordered(x: Array) -> Array:
-    """float64 bits as integers that sort as the numbers do (NaN anywhere)."""
-    bits = x.astype(np.float64).view(np.uint64)
-    negative = bits >> np.uint64(63) == 1
-    return np.where(negative, ~bits, bits | np.uint64(1 << 63))
-
-
-def _from_ordered(keys: Array) -> Array:
-    positive = keys >> np.uint64(63) == 1
-    bits = np.where(positive, keys & np.uint64((1 << 63) - 1), ~keys)
-    return np.asarray(bits.view(np.float64))
+    bins = (rest & np.uint64(DIGITS - 1)).astype(np.int64) + DIGITS * np.arange(columns)
+    counted = known & ((rest >> np.uint64(BITS)) == prefix)
+    return np.bincount(bins[counted], minlength=columns * DIGITS).reshape(columns, DIGITS)
 
 
 def _floats(values: Array) -> tuple[float, ...]:

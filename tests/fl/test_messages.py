@@ -22,7 +22,9 @@ from fl.messages import (
     Update,
     check_report,
 )
-from fl.metrics import Confusion, Histogram, Mean
+from fl.metrics import Confusion, Counts, Histogram, Mean, Sums
+from fl.moments import CoMoments, Moments
+from fl.sketches import Distinct, HeavyHitters, Rows
 
 W, COUNTER = np.array([[3.0, 0.0], [0.0, 4.0]], np.float32), np.array(1)
 MODEL = {"w": np.zeros((2, 2), np.float32), "bn.count": np.array(0)}
@@ -186,3 +188,28 @@ def test_records_are_frozen(record):
     for field in fields(record):
         with pytest.raises(FrozenInstanceError):
             setattr(record, field.name, None)
+
+
+@pytest.mark.parametrize(
+    "statistic",
+    [
+        Counts((1, -1)),
+        Counts((1.5,)),
+        Sums((1.0, math.nan)),
+        Moments(1, 0, 2, 0.0, 0.0, 0.0, 0.0),
+        Moments(1, 0, 1, math.inf, 0.0, 0.0, 0.0),
+        Moments(1, 0, 1, 0.0, -1.0, 0.0, 0.0),
+        Moments(1, 0, 1, 0.0, 0.0, 1.0, 0.0),
+        CoMoments((1, 1), (0.0, 0.0), (0.0, 0.0), (0.0, 0.0)),
+        CoMoments((1,), (0.0,), (0.0,), (math.nan,)),
+        Distinct((65,)),
+        HeavyHitters((1.0, 2.0), (3, 4), capacity=1),
+        HeavyHitters((1.0,), (3,), capacity=8, lost=-1),
+        Rows((2**52,), capacity=4),
+        Rows((1, 2), capacity=1),
+    ],
+    ids=repr,
+)
+def test_a_statistic_that_cannot_be_one_is_refused(statistic):
+    what, why = refusal(statistics={"it": statistic})
+    assert (what, why) == ("it", "it has the wrong shape, or holds a NaN, an infinity or what is no count")

@@ -19,8 +19,10 @@ from hypothesis import strategies as st
 from clients.flower_internals import begin_run
 from fl import wire
 from fl.errors import BadInput, ClientFailed, RefusedUpdate
-from fl.messages import EvaluationReport, TrainTask, Update
-from fl.metrics import Confusion, Histogram, Mean
+from fl.messages import EvaluationReport, Query, QueryReport, TrainTask, Update
+from fl.metrics import Confusion, Counts, Histogram, Mean, Sums
+from fl.moments import CoMoments, Moments
+from fl.sketches import Distinct, HeavyHitters, Rows
 
 MANY = [
     np.arange(6.0).reshape(2, 3),
@@ -211,6 +213,37 @@ def test_a_report_comes_back_with_its_statistics(answer, statistics, num_example
     report = EvaluationReport(client=17, round=3, num_examples=num_examples, statistics=statistics)
     content = recorddict_from_proto(recorddict_to_proto(wire.report_reply(report)))
     assert wire.read_report(answer(content), round=3) == report
+
+
+def over_flowers_wire(content):
+    return recorddict_from_proto(recorddict_to_proto(content))
+
+
+def test_a_query_comes_back():
+    query = Query(
+        "digits", (0, 13), {"place": (7.0,), "prefix/0": (2**56 - 1, 0)}, part="train", by_client=True, round=9
+    )
+    assert wire.read_query(over_flowers_wire(wire.query_content(query))) == query
+
+
+@pytest.mark.parametrize(
+    "statistic",
+    [
+        Counts((0, 2**40)),
+        Sums((-1.5, 0.0)),
+        Moments(3, 1, 2, 0.1, 0.2, -0.3, 0.4),
+        CoMoments((1, 2, 2, 3), (0.1, 0.2, 0.3, 0.4), (0.5, 0.6, 0.7, 0.8), (-0.1, 0.9, 0.9, 0.2)),
+        Distinct((0, 53)),
+        HeavyHitters((0.5, 1.5), (9, 3), capacity=8, lost=2),
+        HeavyHitters((), (), capacity=8),
+        Rows((1, 2**52 - 1), capacity=4),
+        Rows((), capacity=4),
+    ],
+    ids=repr,
+)
+def test_an_answer_to_a_query_comes_back(answer, statistic):
+    report = QueryReport((4, 9), 3, 17, {"13": statistic})
+    assert wire.read_query_report(answer(over_flowers_wire(wire.query_reply(report))), round=3) == report
 
 
 def test_the_sender_is_who_says_so_or_else_the_one_behind_the_handle(answer):
