@@ -239,9 +239,34 @@ class Simulate:
 
 
 @dataclass
+class Constraints:
+    """What the model may not exceed, whatever its metrics."""
+
+    latency_seconds: Annotated[float | None, "time that one prediction may take"]
+    size_bytes: Annotated[int | None, "what its parameters may weigh"]
+    epsilon: Annotated[float | None, "privacy that may be spent; it takes a strategy that adds noise"]
+    fairness_floor: Annotated[float | None, "the metric of the client that is served worst, at least"]
+
+
+@dataclass
+class Business:
+    """What the model is for, and what it must fulfil."""
+
+    objective: Annotated[str | None, "what is to be better, in words"]
+    success: Annotated[dict[str, float], "metric: threshold; at least, or at most where less is better"]
+    constraints: Annotated[Constraints, "what it may not exceed"]
+    owner: Annotated[str | None, "who answers for it"]
+    intended_use: Annotated[str | None, "what it may be used for"]
+    risks: Annotated[list[str], "what may go wrong"]
+    least_progress: Annotated[float, "share of the way to each threshold that a quick baseline must come: go, or no-go"]
+    go_anyway: Annotated[bool, "go on after a no-go"]
+
+
+@dataclass
 class Lifecycle(Simulate):
     """The stages around a simulation."""
 
+    business: Annotated[Business, "what the model is for"]
     stage: Annotated[str | None, "the stage to come to, with those that it depends on; null: all"]
 
 
@@ -257,6 +282,7 @@ CHOICES: dict[str, dict[str, type]] = {
         "hub": Hub,
         "function": Function,
     },
+    "business": {"business": Business},
     "partition": {
         "iid": Iid,
         "shards": Shards,

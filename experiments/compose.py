@@ -32,7 +32,7 @@ LIFECYCLE = "lifecycle"
 RUNS, SWEEPS, REGISTRY = Path("outputs/runs"), Path("outputs/multirun"), Path("outputs/registry")
 NUM_CLIENTS, COHORT_SIZE = 100, 10
 # Settings that take any key below them, so that nobody has to write Hydra's +.
-_ARGUMENTS = ("dataset.function_arguments.",)
+_ARGUMENTS = ("dataset.function_arguments.", "business.success.")
 
 
 def compose(overrides: Sequence[str], *, run_dir: Path | None = None, name: str = CONFIG_NAME) -> dict[str, Any]:

@@ -98,6 +98,11 @@ RULES: tuple[Rule, ...] = (
     _or_null(_whole("engine.num_actors", 1)),
     _or_null(_whole("engine.unit_size", 1)),
     _one_of("client.path", ("auto", "stacked", "one_by_one")),
+    _or_null(_number("business.constraints.latency_seconds", above=0)),
+    _or_null(_whole("business.constraints.size_bytes", 1)),
+    _or_null(_number("business.constraints.epsilon", above=0)),
+    _or_null(_number("business.constraints.fairness_floor", least=0)),
+    Rule("business.least_progress", lambda value: 0 <= value <= 1, "a share, from 0 to 1"),
 )
 """A line a setting. Settings that a run does not have are skipped; types are held by conf/schema.py."""
 
@@ -143,12 +148,23 @@ def _folder_holds_no_run(values: Settings) -> None:
         raise BadInput(key="run_dir", got=folder, allowed=allowed)
 
 
+def _goals_are_of_metrics(values: Settings) -> None:
+    from fl.evaluation.goals import goals
+
+    start = "business.success."
+    wanted = goals({key.removeprefix(start): value for key, value in values.items() if key.startswith(start)})
+    for goal in wanted:
+        if not math.isfinite(goal.threshold):
+            raise BadInput(key=start + goal.metric, got=goal.threshold, allowed="a finite number")
+
+
 RELATIONS: tuple[Callable[[Settings], None], ...] = (
     _parts_leave_training,
     _early_stopping_is_measured,
     _deadline_can_be_kept,
     _nesterov_has_momentum,
     _file_is_there,
+    _goals_are_of_metrics,
     _folder_holds_no_run,
 )
 """What settings, flat and dotted, must fulfil together or towards the disk."""

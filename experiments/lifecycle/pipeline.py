@@ -89,7 +89,7 @@ def walk(
         except MeadowError as error:
             yield _failed(stage, error, began)
             return
-        told = _told(done[stage.name], stage, DID if why else SKIPPED, ", ".join(why) or "nothing changed", began)
+        told = _told(done[stage.name], stage, DID if why else SKIPPED, _in_short(why), began)
         yield told
         if not told.goes_on:
             return
@@ -175,6 +175,11 @@ def _told(done: Done, stage: Stage, what: str, why: str, began: float) -> Told:
     decision = done.evidence.get("decision")
     stops = decision is not None and decision["action"] == Action.STOP.value
     return Told(stage.name, STOPPED if stops else what, why, time.monotonic() - began, done.evidence["found"])
+
+
+def _in_short(why: Sequence[str]) -> str:
+    more = f" and {len(why) - 3} more" if len(why) > 3 else ""
+    return ", ".join(why[:3]) + more or "nothing changed"
 
 
 def _failed(stage: Stage, error: MeadowError, began: float) -> Told:

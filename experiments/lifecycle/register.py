@@ -42,7 +42,7 @@ def holds(settings: Settings, evidence: Mapping[str, Any]) -> bool:
 
 STAGE = Stage(
     name="register",
-    after=("ingest", "split", "train"),
+    after=("understand", "ingest", "split", "train"),
     reads=("registry_dir",),
     code=("experiments.lifecycle.register",),
     run=run,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from experiments.lifecycle import ingest, register, split, train
+from experiments.lifecycle import ingest, register, split, train, understand
 from experiments.lifecycle.stage import Stage
 
 STAGES: tuple[Stage, ...] = (
+    understand.STAGE,
     ingest.STAGE,
     split.STAGE,
     train.STAGE,

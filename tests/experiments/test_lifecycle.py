@@ -129,6 +129,7 @@ def test_again_at_once_everything_is_skipped_and_nothing_heavy_imported(finished
     "override, again",
     [
         ("num_rounds=2", ["train", "register"]),
+        ("business.owner=me", ["understand", "register"]),
         ("dataset.test_fraction=0.2", ["split", "train", "register"]),
     ],
 )
@@ -163,7 +164,7 @@ def test_a_version_that_is_gone_is_trained_again(lifecycle, copied):
 
 def test_one_stage_takes_those_that_it_depends_on_along(lifecycle, tmp_path):
     status, stages, _ = lifecycle(tmp_path / "heart", "stage=split", registry=tmp_path / "registry")
-    assert status == 0 and did(stages) == ["ingest", "split"]
+    assert status == 0 and did(stages) == ["ingest", "split"]  # and not understand, which they do not read
     assert not (tmp_path / "registry" / "versions").exists()
 
 
@@ -213,14 +214,55 @@ def test_a_killed_stage_leaves_nothing_half_made(lifecycle, tmp_path, point):
     assert [path.name for path in (tmp_path / "heart").iterdir() if path.name != ".lock"] == ["ingest"]
 
 
+# Go, or no-go
+
+
+def test_a_goal_within_reach_is_a_go_that_goes_with_the_version(lifecycle, copied):
+    status, stages, _ = lifecycle(copied / "heart", "business=heart_disease", registry=copied / "registry")
+    assert status == 0 and stages["understand"]["found"].startswith("go: accuracy at least 0.75")
+    evidence = Registry(copied / "registry").evidence("champion")["understand"]
+    assert evidence["owner"] == "the four hospitals" and evidence["decision"]["action"] == "go on"
+    assert evidence["left_to_acceptance"] == ["size_bytes"]
+    assert evidence["trivial"]["accuracy"] < evidence["baseline"]["accuracy"]
+
+
+NO_GO = ("business.success.accuracy=0.99", "business.least_progress=0.9")
+
+
+@pytest.mark.parametrize(
+    "overrides, words",
+    [
+        (NO_GO, "accuracy at least 0.99"),
+        (("business.constraints.epsilon=3",), "epsilon 3 is asked for, and the strategy adds no noise"),
+        (("business.constraints.size_bytes=100",), "100 are allowed"),
+    ],
+)
+def test_a_no_go_ends_the_pipeline_each_time(lifecycle, tmp_path, overrides, words):
+    for _ in range(2):
+        status, stages, _ = lifecycle(tmp_path / "heart", *overrides, registry=tmp_path / "registry")
+        assert status == 1 and list(stages) == ["understand"]
+        assert stages["understand"]["what"] == "stopped here" and words in stages["understand"]["found"]
+    status, stages, _ = lifecycle(
+        tmp_path / "heart", *overrides, "business.go_anyway=true", "stage=understand", registry=tmp_path / "registry"
+    )
+    assert status == 0 and "although no-go" in stages["understand"]["found"]
+
+
 # Broken input for every stage
+
+
+def test_understand_names_a_goal_on_a_metric_of_another_task(lifecycle, tmp_path):
+    status, stages, err = lifecycle(tmp_path / "run", "business.success.r2=0.5", registry=tmp_path / "registry")
+    assert status == 2 and stages["understand"]["what"] == "failed"
+    assert "stage understand, business.success.r2: got r2" in err
+    assert not (tmp_path / "run" / "understand").exists()
 
 
 def test_ingest_names_file_column_and_row(lifecycle, tmp_path):
     table = tmp_path / "table.csv"
     table.write_text("age,site,label\n50,a,0\n60,a,1\n70,b,\n")
     data = ("dataset=csv", f"dataset.path={table}", "dataset.label=label", "dataset.client=site")
-    status, stages, err = lifecycle(tmp_path / "run", *data, registry=tmp_path / "registry")
+    status, stages, err = lifecycle(tmp_path / "run", *data, "stage=ingest", registry=tmp_path / "registry")
     assert status == 2 and stages["ingest"]["what"] == "failed"
     assert all(words in err for words in ("stage ingest", str(table), "'label'", "data row 3"))
     assert list(stages) == ["ingest"] and not (tmp_path / "run" / "ingest").exists()
@@ -231,7 +273,7 @@ def test_split_names_what_cannot_be_dealt(lifecycle, tmp_path):
     rows = [f"{age},{age % 2}" for age in range(40)]
     table.write_text("\n".join(["age,label", *rows]))
     data = ("dataset=csv", f"dataset.path={table}", "dataset.label=label")
-    status, stages, err = lifecycle(tmp_path / "run", *data, registry=tmp_path / "registry")
+    status, stages, err = lifecycle(tmp_path / "run", *data, "stage=split", registry=tmp_path / "registry")
     assert status == 2 and stages["split"]["what"] == "failed" and "stage split, " in err
     assert not (tmp_path / "run" / "split").exists()
 
@@ -260,9 +302,13 @@ def test_register_names_a_registry_that_cannot_be_written(lifecycle, copied, fin
 @pytest.mark.parametrize(
     "override, words",
     [
-        ("stage=trian", "one of ingest"),
+        ("stage=trian", "one of understand, ingest"),
         ("num_rounds=-1", "num_rounds: got -1"),
         ("stag=train", "did you mean stage"),
+        ("business.success.acuracy=1", "one of accuracy"),
+        ("business.least_progress=2", "a share, from 0 to 1"),
+        ("business=nothing", "one of heart_disease, none"),
+        ("business.success.accuracy=much", "business.success.accuracy: got much"),
         ("dataset.path=x", "dataset.path"),
     ],
 )
