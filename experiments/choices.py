@@ -12,6 +12,8 @@ import conf
 
 FOLDER = Path(conf.__file__).parent
 GROUPS = ("dataset", "partition", "model", "algorithm", "strategy", "client", "server", "engine", "experiment")
+LIFECYCLE_GROUPS = ("business",)
+"""Those that only `fl lifecycle` takes besides."""
 
 
 def choices(group: str) -> list[str]:

@@ -12,7 +12,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 
-from experiments.choices import GROUPS, choices, closest, flat, one_of
+from experiments.choices import GROUPS, LIFECYCLE_GROUPS, choices, closest, flat, one_of
 from fl.errors import BadInput
 
 COMPLAINTS = (HydraException, OmegaConfBaseException, ValueError)
@@ -48,7 +48,8 @@ def refuse_unfit(overrides: Sequence[Override], *, multirun: bool) -> None:
         if override.is_sweep_override() and not multirun:
             allowed = f"one value; --multirun runs them all; {key}=[...] is a list, quotes make a string"
             raise BadInput(key=key, got=override.get_value_string(), allowed=allowed)
-        names = [*choices(key), *(["null"] if key == "experiment" else [])] if key in GROUPS else []
+        known = key in (*GROUPS, *LIFECYCLE_GROUPS)
+        names = [*choices(key), *(["null"] if key == "experiment" else [])] if known else []
         if names and not override.is_sweep_override() and not override.is_delete():
             value = override.value()
             if not isinstance(value, str | dict) and not (key == "experiment" and isinstance(value, list | NoneType)):

@@ -12,8 +12,20 @@ import pytest
 import yaml
 
 from conf import schema
-from experiments.choices import FOLDER, GROUPS, choices, closest, defaults, flat, meanings, one_of, summary, values
-from experiments.compose import compose, jobs
+from experiments.choices import (
+    FOLDER,
+    GROUPS,
+    LIFECYCLE_GROUPS,
+    choices,
+    closest,
+    defaults,
+    flat,
+    meanings,
+    one_of,
+    summary,
+    values,
+)
+from experiments.compose import LIFECYCLE, compose, jobs
 from fl.data.catalog import CATALOG, load
 from fl.data.partition import PARTITIONERS
 from fl.errors import BadInput
@@ -60,7 +72,8 @@ def test_the_default_is_the_one_of_the_issue(default):
 
 
 def test_groups_are_the_folders():
-    assert {path.name for path in FOLDER.iterdir() if path.is_dir() and path.name != "__pycache__"} == set(GROUPS)
+    folders = {path.name for path in FOLDER.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert folders == {*GROUPS, *LIFECYCLE_GROUPS}
 
 
 def test_every_choice_composes():
@@ -90,7 +103,13 @@ def test_every_experiment_composes(name):
     assert settings["num_rounds"] > 0 and settings["dataset"]["name"] in CATALOG
 
 
-@pytest.mark.parametrize("group", [group for group in GROUPS if group != "experiment"])
+@pytest.mark.parametrize("name", choices("business"))
+def test_every_business_composes_with_a_simulation_around_it(name):
+    settings = compose([f"business={name}", "dataset=heart_disease"], name=LIFECYCLE)
+    assert set(settings) == {*compose([]), "business", "stage"}
+
+
+@pytest.mark.parametrize("group", [group for group in (*GROUPS, *LIFECYCLE_GROUPS) if group != "experiment"])
 def test_every_choice_says_what_it_is(group):
     for name in choices(group):
         assert summary(group, name).endswith("."), f"{group}/{name}.yaml begins with a comment that says what it is"
