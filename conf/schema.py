@@ -70,6 +70,14 @@ class Table(Arrays):
 
 
 @dataclass
+class Sql(Table):
+    """What a query of your own gives. ``path``: a DuckDB database, or null where the query names its files."""
+
+    query: Annotated[str | None, "the SELECT; with ORDER BY it gives the same rows in the same order each time"]
+    url: Annotated[str | None, "SQLAlchemy's URL of a database, with $NAME of the environment for a password"]
+
+
+@dataclass
 class Hub(Table):
     """A data set of the Hugging Face Hub: ``path`` is its name there."""
 
@@ -280,6 +288,7 @@ CHOICES: dict[str, dict[str, type]] = {
         "arrays": Arrays,
         "table": Table,
         "hub": Hub,
+        "sql": Sql,
         "function": Function,
     },
     "business": {"business": Business},

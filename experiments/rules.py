@@ -134,11 +134,21 @@ def _nesterov_has_momentum(values: Settings) -> None:
 
 
 def _file_is_there(values: Settings) -> None:
-    if values["dataset.name"] in ("npz", "csv", "parquet"):
+    if values["dataset.name"] in ("npz", "csv", "parquet", "jsonl"):
         path = values["dataset.path"]
         if path is None or not Path(path).is_file():
             allowed = f"the path of a .{values['dataset.name']} file that exists"
             raise BadInput(key="dataset.path", got=_shown(path), allowed=allowed)
+
+
+def _query_has_a_source(values: Settings) -> None:
+    if values["dataset.name"] == "sql":
+        from fl.data.sql_sources import shown
+
+        if not values["dataset.query"]:
+            allowed = "a SELECT over files that it names, dataset.path or dataset.url"
+            raise BadInput(key="dataset.query", got=_shown(values["dataset.query"]), allowed=allowed)
+        shown(values["dataset.url"] or "")
 
 
 def _folder_holds_no_run(values: Settings) -> None:
@@ -164,6 +174,7 @@ RELATIONS: tuple[Callable[[Settings], None], ...] = (
     _deadline_can_be_kept,
     _nesterov_has_momentum,
     _file_is_there,
+    _query_has_a_source,
     _goals_are_of_metrics,
     _folder_holds_no_run,
 )

@@ -97,6 +97,8 @@ def data_sources(settings: Settings) -> dict[str, str | None]:
     if name == "function":
         # The function may read anything: only running it tells.
         return {str(dataset["function"]): None}
+    if name == "sql":
+        return _sources_of_query(dataset)
     if dataset.get("path") is None:
         from fl.data.shipped_files import FILES_OF
 
@@ -107,6 +109,19 @@ def data_sources(settings: Settings) -> dict[str, str | None]:
     if not path.is_file():
         raise BadInput(key="dataset.path", got=str(path), allowed=f"the path of a .{name} file that exists")
     return {str(path): sha256_file(path)}
+
+
+def _sources_of_query(dataset: Mapping[str, Any]) -> dict[str, str | None]:
+    """The database's file; what a server has, or files that only the query names, cannot be known without asking."""
+    from fl.data.sql_sources import database_file, shown
+
+    file = Path(dataset["path"]) if dataset["path"] else database_file(shown(dataset["url"] or ""))
+    if file is None:
+        return {shown(dataset["url"] or "the query"): None}
+    if not file.is_file():
+        key = "dataset.path" if dataset["path"] else "dataset.url"
+        raise BadInput(key=key, got=str(file), allowed="a database file that exists")
+    return {str(file): sha256_file(file)}
 
 
 def _sha256_files(files: list[Path]) -> str:

@@ -14,6 +14,7 @@ from fl.data import function as functions
 from fl.data import hub as hubs
 from fl.data import npz as archives
 from fl.data import shipped, tables
+from fl.data import sql as queries
 from fl.data import synthetic as drawn
 from fl.data.dataset import Dataset
 from fl.errors import BadInput
@@ -30,6 +31,8 @@ class Options:
     client: str | None = None
     features: Sequence[str] | None = None
     subset: str | None = None
+    query: str | None = None
+    url: str | None = None
     function: str | None = None
     function_arguments: Mapping[str, Any] = field(default_factory=dict)
     task: str = "auto"
@@ -53,7 +56,7 @@ class Entry:
 
 _COLUMNS = frozenset({"path", "label", "client", "features"})
 # A key that says which data to read is an error where it would be ignored.
-_OWN_KEYS = ("path", "label", "client", "features", "subset", "function")
+_OWN_KEYS = ("path", "label", "client", "features", "subset", "query", "url", "function")
 
 CATALOG: dict[str, Entry] = {
     "mnist": Entry(lambda o: shipped.mnist(), "60,000 handwritten digits, 28 x 28, and 10,000 for the server's test"),
@@ -90,6 +93,18 @@ CATALOG: dict[str, Entry] = {
         "your own Parquet file, as csv",
         _COLUMNS,
     ),
+    "jsonl": Entry(
+        lambda o: tables.jsonl(path=o.path, label=o.label, client=o.client, features=o.features, task=o.task),
+        "your own file of JSON lines, as csv",
+        _COLUMNS,
+    ),
+    "sql": Entry(
+        lambda o: queries.sql(
+            query=o.query, path=o.path, url=o.url, label=o.label, client=o.client, features=o.features, task=o.task
+        ),
+        "your own query: over files or a DuckDB database, or any database with a SQLAlchemy URL",
+        _COLUMNS | {"query", "url"},
+    ),
     "function": Entry(
         lambda o: functions.function(target=o.function, arguments=o.function_arguments, task=o.task),
         "your own Python function that returns the arrays",
@@ -119,6 +134,8 @@ def load(
     task: str = "auto",
     features: Sequence[str] | None = None,
     subset: str | None = None,
+    query: str | None = None,
+    url: str | None = None,
     standardize: bool = True,
     missing: str = "federated",
     function: str | None = None,
@@ -134,6 +151,7 @@ def load(
     """Load a data set by name; the keywords are those of ``dataset.*``, and each data set takes some of them.
 
     path, label, client, features, subset   which file or Hub data set, and which of its columns
+    query, url                              for ``sql``
     task                                    "auto", "classification", "regression" or "next_token"
     standardize, missing                    kept in the ``Dataset`` for ``prepare``
     function, function_arguments            for ``function``
@@ -147,7 +165,8 @@ def load(
     if missing not in MISSING:
         raise BadInput(key="dataset.missing", got=missing, allowed=", ".join(MISSING))
     options = Options(
-        path=path, label=label, client=client, features=features, subset=subset, function=function,
+        path=path, label=label, client=client, features=features, subset=subset, query=query, url=url,
+        function=function,
         function_arguments=function_arguments or {}, task=task, sequence_length=sequence_length, alpha=alpha, beta=beta,
         clients=clients, dimension=dimension, classes=classes, seed=seed,
     )  # fmt: skip

@@ -1,8 +1,8 @@
-"""The user's own table: a CSV or Parquet file, read by DuckDB.
+"""The user's own table: a CSV, Parquet or JSON lines file, read by DuckDB.
 
 One column is the label, one may name the client, the others (or those chosen) are the inputs. Inputs are numbers or
-true/false; an empty cell is a missing value. A CSV has no float type of its own and gives float32; a Parquet file
-gives float64 if one of the chosen columns is a DOUBLE.
+true/false; an empty cell is a missing value. CSV and JSON have no float types of their own and give float32; others
+give float64 if one of the chosen columns is a DOUBLE.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import csv as csv_module
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ _DELIMITERS = (",", ";", "\t", "|")
 
 
 @dataclass(frozen=True)
-class _Column:
+class Column:
     """A column as DuckDB gives it: its type, its values, and where they are empty."""
 
     type: str
@@ -52,8 +53,25 @@ def csv(
         ) from error
     delimiter = max(_DELIMITERS, key=lambda d: len(next(csv_module.reader([header], delimiter=d), [])))
     query = "SELECT * FROM read_csv(?, header=true, sample_size=-1, strict_mode=true, delim=?, quote=?, escape=?)"
-    columns = _read(query, [str(file), delimiter, '"', '"'], file, lambda: _ragged_row(file, delimiter))
-    return _dataset("csv", file, columns, label, client, features, task, np.dtype(np.float32))
+    columns = read_columns(
+        query, [str(file), delimiter, '"', '"'], str(file), diagnose=lambda: _ragged_row(file, delimiter)
+    )
+    return columns_to_dataset("csv", str(file), columns, label, client, features, task, has_floats=False)
+
+
+def jsonl(
+    *,
+    path: str | Path | None,
+    label: str | None,
+    client: str | None = None,
+    features: Sequence[str] | None = None,
+    task: str = "auto",
+) -> Dataset:
+    """Read a file of JSON lines: an object a line; a key that a line lacks is a missing value."""
+    file = existing_file(path, kind=".jsonl")
+    query = "SELECT * FROM read_json(?, format='newline_delimited', sample_size=-1)"
+    columns = read_columns(query, [str(file)], str(file))
+    return columns_to_dataset("jsonl", str(file), columns, label, client, features, task, has_floats=False)
 
 
 def parquet(
@@ -66,12 +84,8 @@ def parquet(
 ) -> Dataset:
     """Read a Parquet file."""
     file = existing_file(path, kind=".parquet")
-    columns = _read("SELECT * FROM read_parquet(?)", [str(file)], file)
-    inputs = features or [name for name in columns if name not in (label, client)]
-    double = any(columns[name].type == "DOUBLE" for name in inputs if name in columns)
-    return _dataset(
-        "parquet", file, columns, label, client, features, task, np.dtype(np.float64 if double else np.float32)
-    )
+    columns = read_columns("SELECT * FROM read_parquet(?)", [str(file)], str(file))
+    return columns_to_dataset("parquet", str(file), columns, label, client, features, task)
 
 
 def _ragged_row(file: Path, delimiter: str) -> str | None:
@@ -85,48 +99,62 @@ def _ragged_row(file: Path, delimiter: str) -> str | None:
     return None
 
 
-def _read(
-    query: str, values: list[str], file: Path, diagnose: Callable[[], str | None] = lambda: None
-) -> dict[str, _Column]:
+def read_columns(
+    query: str,
+    values: list[str],
+    source: str,
+    *,
+    key: str = "dataset.path",
+    allowed: str = "a whole file of its kind",
+    database: str = ":memory:",
+    diagnose: Callable[[], str | None] = lambda: None,
+) -> dict[str, Column]:
+    """The columns that DuckDB answers ``query`` with; ``source`` and ``key`` name them where they cannot be had."""
     try:
         import duckdb
     except ImportError as error:
         raise MissingExtra(key="dataset", package="duckdb", extra="data") from error
     try:
-        with duckdb.connect(":memory:") as connection:
+        with duckdb.connect(database, read_only=database != ":memory:") as connection:
             result = connection.execute(query, values)
             types = {str(column[0]): str(column[1]) for column in result.description or ()}
             arrays: dict[str, Any] = result.fetchnumpy()
     except duckdb.Error as error:
         why = diagnose() or str(error).strip().splitlines()[0]
-        got = f"{file}, which cannot be read ({why})"
-        raise BadInput(key="dataset.path", got=got, allowed=f"a whole {file.suffix} file") from error
+        raise BadInput(key=key, got=f"{source}, which cannot be read ({why})", allowed=allowed) from error
     columns = {}
     for name, kind in types.items():
         values_of = np.asarray(np.ma.getdata(arrays[name]))
         empty = np.broadcast_to(np.ma.getmaskarray(arrays[name]), values_of.shape)
-        columns[name] = _Column(kind, values_of, np.array(empty))
+        columns[name] = Column(kind, values_of, np.array(empty))
     if not columns or not len(next(iter(columns.values())).values):
-        raise BadInput(key="dataset.path", got=f"{file} has no rows", allowed="a header line and at least one row")
+        raise BadInput(key=key, got=f"{source} has no rows", allowed="columns, and at least one row")
     return columns
 
 
-def _dataset(
+def columns_to_dataset(
     name: str,
-    file: Path,
-    columns: dict[str, _Column],
+    file: str,
+    columns: dict[str, Column],
     label: str | None,
     client: str | None,
     features: Sequence[str] | None,
     task: str,
-    dtype: np.dtype[Any],
+    *,
+    has_floats: bool = True,
 ) -> Dataset:
+    """The columns of ``file``, or of another source of that name, as a data set; BadInput where they cannot be one.
+
+    ``has_floats``: a DOUBLE is meant as one.
+    """
     if label is None or label not in columns:
         raise BadInput(key="dataset.label", got=label, allowed=f"a column of {file}: {', '.join(columns)}")
     if client is not None and (client not in columns or client == label):
         others = ", ".join(c for c in columns if c != label)
         raise BadInput(key="dataset.client", got=client, allowed=f"a column of {file} other than the label: {others}")
-    inputs = _input_columns(columns, label, client, features, file)
+    inputs = _inputs_of(columns, label, client, features, file)
+    double = has_floats and any(columns[c].type == "DOUBLE" for c in inputs)
+    dtype = np.dtype(np.float64 if double else np.float32)
     x = np.stack([_numbers(columns[c], dtype) for c in inputs], axis=1)
     y, class_names = _labels(columns[label], label, task, file)
     arrays: dict[str, Any] = {"x": x, "y": y}
@@ -134,13 +162,13 @@ def _dataset(
     if client is not None:
         arrays["client"], client_names = _client_ids(columns[client], client, file)
     return from_arrays(
-        arrays, name=name, source=str(file), task=task, class_names=class_names, feature_names=inputs,
+        arrays, name=name, source=file, task=task, class_names=class_names, feature_names=inputs,
         client_names=client_names,
     )  # fmt: skip
 
 
-def _input_columns(
-    columns: dict[str, _Column], label: str, client: str | None, features: Sequence[str] | None, file: Path
+def _inputs_of(
+    columns: dict[str, Column], label: str, client: str | None, features: Sequence[str] | None, file: str
 ) -> list[str]:
     numeric = [c for c in columns if c not in (label, client) and columns[c].values.dtype.kind in "biuf"]
     choices = f"numeric columns, chosen with dataset.features=[{','.join(numeric)}]"
@@ -154,21 +182,31 @@ def _input_columns(
             what = "label" if column == label else "client"
             raise BadInput(key="dataset.features", got=f"{column}, the {what} column", allowed=choices)
         if column not in numeric:
-            raise BadInput(
-                key="dataset.features", got=f"column {column!r} of type {columns[column].type}", allowed=choices
-            )
+            got = f"column {column!r} of type {columns[column].type}{_first_text(columns[column], file)}"
+            raise BadInput(key="dataset.features", got=got, allowed=choices)
     if len(set(chosen)) < len(chosen):
         raise BadInput(key="dataset.features", got=", ".join(chosen), allowed="each column once")
     return chosen
 
 
-def _numbers(column: _Column, dtype: np.dtype[Any]) -> Array:
+def _first_text(column: Column, file: str) -> str:
+    """Where the first value that is no number stands, in words."""
+    for row, (value, empty) in enumerate(zip(column.values.tolist(), column.empty.tolist(), strict=True), start=1):
+        if not empty:
+            try:
+                float(value)
+            except (TypeError, ValueError):
+                return f", {shorten(str(value), 40)!r} in data row {row} of {file}"
+    return ""
+
+
+def _numbers(column: Column, dtype: np.dtype[Any]) -> Array:
     values = column.values.astype(dtype)
     values[column.empty] = np.nan
     return values
 
 
-def _labels(column: _Column, name: str, task: str, file: Path) -> tuple[Array, tuple[str, ...]]:
+def _labels(column: Column, name: str, task: str, file: str) -> tuple[Array, tuple[str, ...]]:
     """The label as numbers and, for classes, their names: sorted, whatever they were."""
     _no_gaps(column, name, key="dataset.label", file=file)
     values = column.values
@@ -205,7 +243,7 @@ def _labels(column: _Column, name: str, task: str, file: Path) -> tuple[Array, t
     return y, tuple(str(c) for c in classes)
 
 
-def _client_ids(column: _Column, name: str, file: Path) -> tuple[Array, tuple[str, ...]]:
+def _client_ids(column: Column, name: str, file: str) -> tuple[Array, tuple[str, ...]]:
     _no_gaps(column, name, key="dataset.client", file=file)
     if column.values.dtype.kind == "f":
         raise BadInput(
@@ -218,7 +256,7 @@ def _client_ids(column: _Column, name: str, file: Path) -> tuple[Array, tuple[st
     return ids.astype(np.int64), tuple(str(n) for n in names)
 
 
-def _no_gaps(column: _Column, name: str, *, key: str, file: Path) -> None:
+def _no_gaps(column: Column, name: str, *, key: str, file: str) -> None:
     if column.empty.any():
         row = int(np.flatnonzero(column.empty)[0])
         raise BadInput(

@@ -50,7 +50,9 @@ def message(key: str, got: str, allowed: str) -> str:
 
 
 TOP = "the keys: seed, num_clients, cohort_size, num_rounds, run_dir, registry_dir"
-DATASETS = "one of csv, fashion_mnist, function, heart_disease, hub, mnist, npz, parquet, shakespeare, synthetic"
+DATASETS = (
+    "one of csv, fashion_mnist, function, heart_disease, hub, jsonl, mnist, npz, parquet, shakespeare, sql, synthetic"
+)
 
 # What is typed -> what is said: its beginning, up to which allowed is worth holding.
 CASES: list[tuple[list[str], str]] = [

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from experiments import cli
@@ -323,6 +324,35 @@ def test_two_at_once_are_refused(lifecycle, finished):
     with only_writer(finished / "heart"):
         status, _, err = lifecycle(finished / "heart", registry=finished / "registry")
     assert status == 2 and "no other process" in err
+
+
+# Data from a database
+
+
+def test_a_database_that_did_not_change_is_not_read_again(lifecycle, tmp_path):
+    base = tmp_path / "patients.duckdb"
+    with duckdb.connect(str(base)) as connection:
+        rows = "SELECT i AS age, i % 7 AS dose, (i % 3 = 0)::INT AS sick, i % 3 AS site FROM range(90) r(i)"
+        connection.execute(f"CREATE TABLE t AS {rows}")
+    data = ("dataset=sql", f"dataset.path={base}", "dataset.query='SELECT * FROM t'", "dataset.client=site")
+    more = ("dataset.label=sick", "stage=split")
+    for again in (["ingest", "split"], []):
+        status, stages, err = lifecycle(tmp_path / "run", *data, *more, registry=tmp_path / "registry")
+        assert status == 0 and did(stages) == again, err
+    with duckdb.connect(str(base)) as connection:
+        connection.execute("UPDATE t SET dose = 50 WHERE age = 1")
+    status, stages, _ = lifecycle(tmp_path / "run", *data, *more, registry=tmp_path / "registry")
+    assert did(stages) == ["ingest", "split"] and stages["ingest"]["why"] == f"data {base}"
+
+
+def test_a_query_over_files_is_asked_again_and_ends_there_if_it_says_the_same(lifecycle, tmp_path):
+    rows = [f"{n},{n % 2},{n % 3}" for n in range(60)]
+    (tmp_path / "t.csv").write_text("\n".join(["age,sick,site", *rows]) + "\n")
+    query = f"dataset.query='SELECT * FROM \"{tmp_path}/t.csv\" ORDER BY age'"
+    data = ("dataset=sql", query, "dataset.label=sick", "dataset.client=site", "stage=split")
+    for again in (["ingest", "split"], ["ingest"]):
+        status, stages, err = lifecycle(tmp_path / "run", *data, registry=tmp_path / "registry")
+        assert status == 0 and did(stages) == again, err
 
 
 # Any list of stages

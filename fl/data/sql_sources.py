@@ -1,0 +1,26 @@
+"""Where a query's data lie, told from the URL alone: nothing is connected to."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from fl.errors import BadInput
+
+_PASSWORD = re.compile(r"^[\w+]+://[^/@:]*:(?P<password>[^@]*)@")
+
+
+def shown(url: str) -> str:
+    """A URL as it may be told and kept. Raises BadInput where a password stands in it."""
+    found = _PASSWORD.match(url)
+    if found and not found["password"].startswith("$"):
+        got = url.replace(f":{found['password']}@", ":***@", 1)
+        raise BadInput(key="dataset.url", got=got, allowed="$NAME of the environment in place of the password")
+    return url
+
+
+def database_file(url: str) -> Path | None:
+    """The file that a SQLite URL names, None for any other URL."""
+    found = re.fullmatch(r"sqlite(?:\+\w+)?:///(?P<path>[^?]+)(?:\?.*)?", os.path.expandvars(url))
+    return Path(found["path"]) if found else None
