@@ -1,10 +1,11 @@
-"""`fl data`: which data sets there are, and what one looks like once it is dealt to clients."""
+"""`fl data`: which data sets there are, what one looks like once it is dealt to clients, and what its columns hold."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,17 +32,20 @@ def list_command(as_json: Json = False) -> None:
     print_table(("data set", "what it is"), found.items())
 
 
+Overrides = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="DATASET | GROUP=CHOICE | KEY=VALUE...",
+        autocompletion=completion.complete,
+        help="A data set by name, and what `fl simulate` takes: partition=dirichlet num_clients=20 ...",
+        show_default=False,
+    ),
+]
+
+
 @app.command()
 def show(
-    overrides: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="DATASET | GROUP=CHOICE | KEY=VALUE...",
-            autocompletion=completion.complete,
-            help="A data set by name, and what `fl simulate` takes: partition=dirichlet num_clients=20 ...",
-            show_default=False,
-        ),
-    ],
+    overrides: Overrides,
     as_json: Json = False,
     output: Annotated[
         Path | None, typer.Option("--output", metavar="PNG", help="The picture's file; outputs/data/... if not said.")
@@ -58,12 +62,90 @@ def show(
     print_table(("", ""), [(key.replace("_", " "), _text(value)) for key, value in shown.items()])
 
 
+@app.command()
+def profile(
+    overrides: Overrides,
+    part: Annotated[str, typer.Option("--part", help="Of each client: all, train, validation or test.")] = "all",
+    at_least: Annotated[
+        int, typer.Option("--at-least", help="How often a client must have a value to tell it as a frequent one.")
+    ] = 5,
+    epsilon: Annotated[
+        float | None, typer.Option("--epsilon", help="Differential privacy by example: histograms with noise, no more.")
+    ] = None,
+    as_json: Json = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="HTML", help="The report's file; outputs/data/... if not said.")
+    ] = None,
+) -> None:
+    """Profile the columns of a table over private partitions: merged statistics only. Writes an HTML report."""
+    from experiments.printing import print_table
+
+    found = make_profile(_composed(overrides), part=part, at_least=at_least, epsilon=epsilon, output=output)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    facts = ("type", "count", "missing", "min", "median", "max", "mean", "deviation", "distinct")
+    rows = [
+        (column["name"], *("" if column.get(fact) is None else _short(column[fact]) for fact in facts))
+        for column in found["columns"]
+    ]
+    print_table(("column", *facts), rows)
+    typer.echo(found["report"])
+
+
+def make_profile(
+    settings: Mapping[str, Any],
+    *,
+    part: str = "all",
+    at_least: int = 5,
+    epsilon: float | None = None,
+    output: Path | None = None,
+) -> dict[str, Any]:
+    """The profile of the data of ``settings``, as plain values; ``report`` is the path of the page that was written."""
+    from experiments.private_columns import dealt, public_bounds
+    from fl.data.profile import profile as describe_columns
+    from fl.data.report import write_report
+    from fl.errors import BadInput
+    from fl.files import writable_folder
+
+    name = settings["dataset"]["name"]
+    page = (output or PICTURES / f"{name}-profile.html").absolute()
+    if page.suffix != ".html":
+        raise BadInput(key="--output", got=str(output), allowed="a file name that ends in .html")
+    with dealt(settings) as columns:
+        signature = columns.centre.signature
+        found = describe_columns(
+            columns.ask,
+            names=columns.names,
+            task=signature.task,
+            class_names=signature.class_names,
+            float32=signature.input_dtype == "float32" and signature.task == "classification",
+            part=part,
+            at_least=at_least,
+            epsilon=epsilon,
+            bounds=None if epsilon is None else public_bounds(columns),
+        )
+        facts = {"clients": columns.centre.num_clients, "part": part, "partition": settings["partition"]["name"]}
+    writable_folder(page.parent, key="--output")
+    write_report(found, page, title=f"{name}: profile of private columns", facts=facts)
+    return {"name": name, **facts, **found, "report": str(page)}
+
+
+def _composed(overrides: list[str]) -> dict[str, Any]:
+    from experiments.compose import compose
+
+    return compose([text if "=" in text or text.startswith("~") else f"dataset={text}" for text in overrides])
+
+
+def _short(value: Any) -> str:
+    return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
 def describe(overrides: list[str], *, output: Path | None = None) -> dict[str, Any]:
     """What is known of a data set and its partition, as plain values; ``picture`` is the path of the drawing.
 
     Nothing is kept but the picture. Raises BadInput as `fl simulate` does.
     """
-    from experiments.compose import compose
     from experiments.prepare import load_data, prepare_data
     from fl.data.centre import open_centre
     from fl.data.describe import describe as describe_centre
@@ -71,7 +153,7 @@ def describe(overrides: list[str], *, output: Path | None = None) -> dict[str, A
     from fl.errors import BadInput
     from fl.files import writable_folder
 
-    settings = compose([text if "=" in text or text.startswith("~") else f"dataset={text}" for text in overrides])
+    settings = _composed(overrides)
     name = f"{settings['dataset']['name']}-{settings['partition']['name']}.png"
     picture = (output or PICTURES / name).absolute()
     if picture.suffix != ".png":
