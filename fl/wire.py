@@ -54,6 +54,9 @@ QUARANTINED = 100
 FIRST_NODE = 2
 """Flower keeps node ids 0 and 1 to itself; client 0 is node 2."""
 
+MAX_CLIENTS = 2**32
+"""Handles of simulated clients lie below it. A SuperLink draws those of its nodes from 2**64."""
+
 MAX_REASON = 500
 """Characters of a reason that may leave a client: a message, never a dump."""
 
@@ -93,7 +96,13 @@ def array_record(arrays: Mapping[str, np.ndarray[Any, Any]]) -> ArrayRecord:
 
 def arrays_of(record: ArrayRecord) -> Parameters:
     """The named arrays of a record; views of ours, decoded copies of Flower's. Not to be written to."""
-    return {name: v.__dict__["values"] if isinstance(v, Array) else v.numpy() for name, v in record.items()}
+    return {name: held(v) if isinstance(v, Array) else v.numpy() for name, v in record.items()}
+
+
+def held(array: Array) -> np.ndarray[Any, Any]:
+    """What an array of ours holds, itself. Not to be written to."""
+    values: np.ndarray[Any, Any] = array.__dict__["values"]
+    return values
 
 
 def node_of(client: int) -> int:
@@ -104,6 +113,11 @@ def node_of(client: int) -> int:
 def client_of(node: int) -> int:
     """The client behind Flower's handle."""
     return node - FIRST_NODE
+
+
+def is_simulated(node: int) -> bool:
+    """Whether a handle says which client is behind it; that of a real SuperNode is a random number."""
+    return FIRST_NODE <= node < MAX_CLIENTS
 
 
 def sender(reply: Message) -> int:
@@ -171,7 +185,12 @@ def read_train_task(content: RecordDict) -> tuple[TrainTask, str]:
         shared=shared,
         options={k: float(v) for k, v in config.items() if isinstance(v, int | float) and not isinstance(v, bool)},
     )
-    return task, str(config.get("reply", "parameters"))
+    return task, reply_asked_for(content)
+
+
+def reply_asked_for(content: RecordDict) -> str:
+    """The kind of reply that a training message wants: "parameters" or "sum"."""
+    return str(_config(content).get("reply", "parameters"))
 
 
 def read_evaluate_task(content: RecordDict) -> EvaluateTask:
@@ -206,6 +225,14 @@ def parameters_reply(update: Update, task: TrainTask, **more: float) -> RecordDi
     )
     arrays = update.delta if update.whole else add(task.parameters, update.delta)
     return RecordDict({"arrays": array_record(arrays), "metrics": metrics})
+
+
+def reply_like(content: RecordDict, *, whole: bool) -> RecordDict:
+    """What is laid out as every device's reply to ``content``, where that asked for parameters; it holds no arrays."""
+    config = _config(content)
+    update = Update(0, 0, 0, delta={}, num_examples=1, statistics={"loss": Mean(0.0, 1.0)}, whole=whole)
+    more = {"norm_bit": 1} if "clipping_norm" in config else {}
+    return parameters_reply(update, TrainTask(round=0, version=0, parameters={}), **more)
 
 
 def seen(update: Update) -> dict[str, float]:
@@ -246,11 +273,14 @@ def report_reply(report: EvaluationReport) -> RecordDict:
 
 def read_report(reply: Message, *, round: int) -> EvaluationReport:
     """The inverse of ``report_reply``, of the message that carried it."""
-    metrics = reply.content.metric_records["metrics"]
-    statistics = _decode(reply.content.config_records["statistics"])
-    return EvaluationReport(
-        client=sender(reply), round=round, num_examples=int(_number(metrics[NUM_EXAMPLES])), statistics=statistics
-    )
+    return report_of(reply.content, client=sender(reply), round=round)
+
+
+def report_of(content: RecordDict, *, client: int, round: int) -> EvaluationReport:
+    """The report in a reply of ``client``."""
+    num_examples = int(_number(content.metric_records["metrics"][NUM_EXAMPLES]))
+    statistics = _decode(content.config_records["statistics"])
+    return EvaluationReport(client=client, round=round, num_examples=num_examples, statistics=statistics)
 
 
 def query_reply(report: QueryReport) -> RecordDict:

@@ -286,6 +286,7 @@ def round_options(settings: Mapping[str, Any], num_clients: int) -> RoundOptions
         evaluate_clients_every=settings.get("evaluate_clients_every"),
         quorum=quorum,
         round_retries=int(server.get("round_retries", 2)),
+        max_update_norm=settings["client"].get("max_update_norm"),
         stop_metric=early.get("metric"),
         patience=int(early.get("patience", 10)),
         min_delta=float(early.get("min_delta", 0.0)),

@@ -15,8 +15,8 @@ from fl.files import write_bytes
 from fl.messages import EvaluationReport
 from fl.metrics import values
 from fl.parameters import Parameters
+from server.guard import ask_for_reports
 from server.over_clients import gain_of, personal_gain
-from server.replies import reports
 from server.strategy import evaluate_messages
 
 FILE = "personal.jsonl"
@@ -35,7 +35,7 @@ def final_comparison(
     """
     nodes = uniform(round, nodes, MOST_COMPARED, seed) if len(nodes) > MOST_COMPARED else nodes
     content = wire.evaluate_content(wire.array_record(parameters), round=round)
-    found = reports(list(grid.send_and_receive(evaluate_messages(nodes, content))), round=round)
+    found = ask_for_reports(grid, evaluate_messages(nodes, content), round=round)
     write_bytes(run_dir / FILE, "".join(json.dumps(_line(report)) + "\n" for report in found).encode(), site="personal")
     return {**personal_gain(found), "clients": len(found), "file": FILE}
 

@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from functools import partial
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
@@ -31,7 +32,10 @@ from server.over_clients import over_clients
 from server.policies import AvailableGrid, Policies, may_commit, may_go_on
 from server.records import CLIENT_COUNTS, PHASES, Observer, RoundRecord
 from server.replies import Tally, reports, tally
+from server.stock import needs_of
 from server.strategy import AlgorithmStrategy, wait_for_nodes
+
+T = TypeVar("T")
 
 LOWER_IS_BETTER = ("loss", "mse", "rmse", "mae", "perplexity")
 
@@ -46,6 +50,7 @@ class RoundOptions:
     evaluate_clients_every: int | None = None
     quorum: float = 0.5
     round_retries: int = 2
+    max_update_norm: float | None = None
     stop_metric: str | None = None
     patience: int = 10
     min_delta: float = 0.0
@@ -123,6 +128,7 @@ class RoundLoop:
     evaluates_beside  that may happen while the next round trains: it draws no random numbers
     grown             the model's arrays change their shapes from round to round: what keeps some from being its arrays
     prepare_commit    takes hold of all that a commit needs and the next round would change; what it returns commits
+    known             node -> client, of real SuperNodes, which say themselves whose devices they are
     """
 
     grid: Grid
@@ -136,6 +142,7 @@ class RoundLoop:
     prepare_commit: PrepareCommit
     observer: Observer
     background: Background[tuple[RoundRecord, Parameters]] = field(default_factory=Background)
+    known: dict[int, int] = field(default_factory=dict)
 
     def begin(self, totals: Totals, **more: Any) -> None:
         """Round 0: version 0 as it was seeded, before any training."""
@@ -184,8 +191,8 @@ class RoundLoop:
                 grid = self._available(round)
                 messages = list(self.strategy.configure_train(round, arrays, config, grid))
             down += sum_bytes(messages)
-            declared = Declared(model=start, extra=self._extra(start), grown=self.grown)
-            replies = self._ask(messages, round, "train", clock, declared)
+            check = partial(guarded, declared=self._declared(start, version=round - 1), known=self.known)
+            replies = self._ask(messages, round, "train", clock, check)
             counted = tally(messages, replies, version=round - 1)
             decision = may_commit(
                 asked=counted.asked,
@@ -217,7 +224,9 @@ class RoundLoop:
         config = ConfigRecord({"version": round})
         with self._random("configure_evaluate", round, 0):
             messages = list(self.strategy.configure_evaluate(round, arrays, config, self._available(round)))
-        replies, unsound = sound_reports(self._ask(messages, round, "evaluate", clock), round=round)
+        averaged = not isinstance(self.strategy, AlgorithmStrategy)
+        check = partial(sound_reports, averaged=averaged, known=self.known)
+        replies, unsound = self._ask(messages, round, "evaluate", clock, check)
         with clock.phase("evaluate"), self._random("aggregate_evaluate", round, 0):
             self.strategy.aggregate_evaluate(round, replies)
         found = over_clients(reports(replies, round=round))
@@ -286,21 +295,31 @@ class RoundLoop:
             "confusion": confusion if isinstance(confusion, Confusion) else None,
         }
 
-    def _extra(self, parameters: Parameters) -> Parameters:
-        """Arrays that clients send beside the model's, where our own strategy says so."""
-        return self.strategy.extra_like(parameters) if isinstance(self.strategy, AlgorithmStrategy) else {}
+    def _declared(self, start: Parameters, *, version: int) -> Declared:
+        """What clients may send that train from ``start``; our own strategy may want arrays beside the model's."""
+        return Declared(
+            model=start,
+            extra=self.strategy.extra_like(start) if isinstance(self.strategy, AlgorithmStrategy) else {},
+            grown=self.grown,
+            version=version,
+            max_norm=self.options.max_update_norm,
+            needs=needs_of(self.strategy),
+        )
 
     def _ask(
-        self, messages: Sequence[Message], round: int, phase: str, clock: Clock, declared: Declared | None = None
-    ) -> list[Message]:
-        """Replies by client; of training, where ``declared`` says what they may hold, those that may not are Errors."""
+        self,
+        messages: Sequence[Message],
+        round: int,
+        phase: str,
+        clock: Clock,
+        check: Callable[[Sequence[Message], Sequence[Message]], T],
+    ) -> T:
+        """What ``check`` makes of the replies, which a real SuperLink gives in any order."""
         if isinstance(self.grid, ReportsProgress):
             self.grid.progress = lambda done, of: self.observer.on_phase(round, phase, done, of)
         with clock.phase(phase):
             replies = list(self.grid.send_and_receive(messages, timeout=self.policies.deadline(round)))
-            if declared is not None:
-                replies = guarded(messages, replies, declared)
-        return sorted(replies, key=wire.sender)  # a real SuperLink's come as they come
+            return check(messages, replies)
 
     def _available(self, round: int) -> Grid:
         nodes = wait_for_nodes(self.grid, self.options.cohort_size)

@@ -28,7 +28,7 @@ from fl.parameters import Parameters, copy, mismatch
 from fl.registry import Registry, Version
 from fl.seeds import generator, process_wide
 from fl.signature import Signature
-from server.replies import reports
+from server.guard import ask_for_reports
 from server.strategy import evaluate_messages
 
 
@@ -156,5 +156,6 @@ def share_better_than_random(
 
 def _losses(grid: Grid, nodes: Sequence[int], parameters: Parameters) -> dict[int, float]:
     content = wire.evaluate_content(wire.array_record(parameters), round=0, personal=False)
-    replies = list(grid.send_and_receive(evaluate_messages(nodes, content)))
-    return {report.client: values(report.statistics)["loss"] for report in reports(replies, round=0)}
+    found = ask_for_reports(grid, evaluate_messages(nodes, content), round=0)
+    losses = {report.client: values(report.statistics).get("loss") for report in found}
+    return {client: loss for client, loss in losses.items() if loss is not None}

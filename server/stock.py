@@ -7,9 +7,16 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from flwr.serverapp.strategy import Strategy
+from flwr.serverapp.strategy import (
+    DifferentialPrivacyServerSideAdaptiveClipping,
+    DifferentialPrivacyServerSideFixedClipping,
+    QFedAvg,
+    Strategy,
+)
 
+from fl import wire
 from fl.errors import BadInput
+from server.objections import Needs, no_longer
 
 
 def build_stock(
@@ -55,6 +62,22 @@ def build_stock(
     if not isinstance(strategy, Strategy):
         raise BadInput(key="strategy._target_", got=target, allowed="a class derived from Flower's Strategy")
     return strategy
+
+
+def needs_of(strategy: Strategy) -> Needs:
+    """What ``strategy``, or the one that it wraps, computes with beside arrays; of our own that is nothing by name."""
+    divides = False
+    while isinstance(inner := getattr(strategy, "strategy", None), Strategy):
+        clips = DifferentialPrivacyServerSideFixedClipping | DifferentialPrivacyServerSideAdaptiveClipping
+        divides, strategy = divides or isinstance(strategy, clips), inner
+    loss, length = None, no_longer
+    if isinstance(strategy, QFedAvg):
+        loss, power, steepness = strategy.train_loss_key, strategy.q, 1.0 / strategy.client_learning_rate
+
+        def length(norm: float, loss: float) -> float:  # its delta_k, and before that the gradient it squares
+            return float(norm * steepness * max(1.0, (loss + 1e-10) ** power))
+
+    return Needs(str(getattr(strategy, "weighted_by_key", wire.NUM_EXAMPLES)), loss, length, divides)
 
 
 def _parameters(kind: type) -> set[str]:
