@@ -18,7 +18,7 @@ from flwr.clientapp import ClientApp
 from clients.setting import Setting, open_setting
 from clients.unit import answer
 from fl.errors import BadInput
-from fl.wire import unflatten
+from fl.run_config import unflatten
 
 app = ClientApp()
 

@@ -71,7 +71,7 @@ def _run(config: Mapping[str, Any], run_dir: Path, began: float) -> None:
     from fl.cohorts import check_cohort_size
     from fl.data.centre import open_centre
     from fl.registry import Registry
-    from fl.wire import flatten
+    from fl.run_config import flatten
     from server.app import app, check
     from server.history import quarantined
 

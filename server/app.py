@@ -33,7 +33,7 @@ from fl.models.evaluate import evaluate
 from fl.models.tasks import derived
 from fl.parameters import Parameters, copy, num_bytes, num_values
 from fl.registry import Registry
-from fl.wire import unflatten
+from fl.run_config import unflatten
 from server import interrupts
 from server.history import History, open_history
 from server.personal import final_comparison

@@ -23,7 +23,7 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from fl import parameters as P
 from fl import wire
 from fl.messages import MAX_NORM, MAX_NUM_EXAMPLES, check_report
-from fl.metrics import Mean, values
+from fl.metrics import Confusion, Histogram, Mean, values
 from fl.models.tasks import derived
 from fl.parameters import Array, Parameters
 
@@ -132,7 +132,7 @@ def _too_far(found: Parameters, declared: Declared, loss: float) -> str:
     if name := P.not_finite(found):
         return f"array {name!r} holds a NaN or an infinity"
     norm, rounding = _distance(found, declared.model, minus=True), _epsilon(declared.model)
-    if norm > limit and norm > limit * (1 + 4 * rounding) + P.norm(found) * rounding:
+    if norm > limit and (norm == math.inf or norm > limit * (1 + 4 * rounding) + P.norm(found) * rounding):
         return f"its update has norm {norm:.6g}, at most {limit:.6g}"
     if needs.divides and norm == 0.0:
         return "it is the global model itself, and the strategy divides by how far it is from that"
@@ -191,6 +191,8 @@ def to_report(content: RecordDict, *, averaged: bool) -> str:
     report = check_report(wire.report_of(content, client=0, round=0))
     plain = values(report.statistics)
     for name, statistic in report.statistics.items():
+        if not isinstance(statistic, Mean | Histogram | Confusion):
+            return f"{name} is a {type(statistic).__name__}, which belongs to no evaluation"
         if isinstance(statistic, Mean) and not statistic.weight <= MAX_NUM_EXAMPLES:
             return f"the weight of {name} is {statistic.weight}, at most {MAX_NUM_EXAMPLES}"
     if why := next((f"{name} is {v}" for name, v in plain.items() if not abs(v) <= MAX_NUMBER), ""):

@@ -19,7 +19,7 @@ import pytest
 from experiments.compose import compose
 from experiments.run import simulate
 from fl.files import read_json
-from fl.wire import flatten, unflatten
+from fl.run_config import flatten, unflatten
 
 BIN = Path(sys.executable).parent
 PACKAGES = ("fl", "clients", "server", "conf", "experiments")

@@ -29,7 +29,7 @@ from experiments.compose import LIFECYCLE, compose, jobs
 from fl.data.catalog import CATALOG, load
 from fl.data.partition import PARTITIONERS
 from fl.errors import BadInput
-from fl.wire import flatten, unflatten
+from fl.run_config import flatten, unflatten
 from server.app import build_strategy, round_options
 
 FILES = ["dataset.path=/data/mine", "dataset.label=y"]

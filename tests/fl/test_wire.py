@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 from dataclasses import replace
 
@@ -18,7 +17,7 @@ from hypothesis import strategies as st
 
 from clients.flower_internals import begin_run
 from fl import wire
-from fl.errors import BadInput, ClientFailed, RefusedUpdate
+from fl.errors import ClientFailed, RefusedUpdate
 from fl.messages import EvaluationReport, Query, QueryReport, TrainTask, Update
 from fl.metrics import Confusion, Counts, Histogram, Mean, Sums
 from fl.moments import CoMoments, Moments
@@ -259,32 +258,3 @@ def test_a_failure_says_why_in_bounded_words():
     failed = wire.error_of(ClientFailed(client=1, reason="ValueError: " + "x" * 10_000))
     assert failed.code == wire.FAILED
     assert len(failed.reason) == wire.MAX_REASON
-
-
-# --- run config -------------------------------------------------------------------------------------------------
-
-SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.just("null")
-NAMES = st.text("abc_-:", min_size=1, max_size=4) | st.just("_target_")
-VALUES = st.recursive(
-    SCALARS | st.text('[{"nul}', max_size=4),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES | st.just("a.b"), inner, max_size=3),
-    max_leaves=8,
-)
-
-
-@given(st.dictionaries(NAMES, VALUES, max_size=4))
-def test_settings_come_back_from_flat_ones(settings):
-    flat = wire.flatten(settings)
-    assert all(isinstance(value, bool | int | float | str) for value in flat.values())
-    assert wire.unflatten(flat) == settings
-    assert wire.unflatten(json.loads(json.dumps(flat))) == settings
-
-
-def test_what_is_flat_already_stays_readable():
-    flat = wire.flatten({"seed": 1, "client": {"learning_rate": 0.1, "schedule": {"name": "constant"}}, "empty": {}})
-    assert flat == {"seed": 1, "client.learning_rate": 0.1, "client.schedule.name": "constant", "empty": "{}"}
-
-
-def test_broken_json_is_named():
-    with pytest.raises(BadInput, match=r"model\.hidden: got \[200, allowed: JSON \("):
-        wire.unflatten({"model.hidden": "[200"})

@@ -438,6 +438,11 @@ def test_a_device_that_may_just_send_its_update_is_not_refused_for_the_rounding_
 
 
 def test_without_a_bound_what_would_overflow_is_refused() -> None:
+    wide = Declared({"w": np.zeros(2)})
+    for value in (1e30, 1e160, 1e308):  # the squares of the last do not fit a number
+        messages, bad = simulated(0), parameters(0)
+        bad["arrays"] = wire.array_record({"w": np.array([value, 0.0])})
+        assert "its update has norm" in reasons(guarded(messages, replies(messages, [bad]), wide))[0]
     for summed in (False, True):
         delta = {**moved(), "w": np.array([[1e30, 0.0]], np.float32)}
         bad = total(0, delta=delta) if summed else parameters(0, delta=delta)
@@ -511,6 +516,7 @@ REPORT_LIES: dict[str, tuple[Callable[[RecordDict], Any], str]] = {
     "a mean of nan": (statistic("mean:loss", [math.nan, 1.0]), "loss: it has the wrong shape, or holds a NaN"),
     "a mean of too much": (statistic("mean:loss", [1e300, 1.0]), "loss is 1e+300"),
     "a weight of too much": (statistic("mean:loss", [1.0, 1e30]), "the weight of loss is 1e+30"),
+    "distinct values": (statistic("moments:x", [1.0, 1.0, 1.0, 1.0]), "which belongs to no evaluation"),
     "a mean of three": (statistic("mean:loss", [1.0, 1.0, 1.0]), "TypeError"),
     "another confusion": (statistic("confusion:confusion", [1.0]), "statistic 'confusion' is of another kind or size"),
     "other edges": (statistic("histogram:margin", [0.0, 9.0, 1.0]), "statistic 'margin' is of another kind or size"),
