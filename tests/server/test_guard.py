@@ -516,7 +516,7 @@ REPORT_LIES: dict[str, tuple[Callable[[RecordDict], Any], str]] = {
     "a mean of nan": (statistic("mean:loss", [math.nan, 1.0]), "loss: it has the wrong shape, or holds a NaN"),
     "a mean of too much": (statistic("mean:loss", [1e300, 1.0]), "loss is 1e+300"),
     "a weight of too much": (statistic("mean:loss", [1.0, 1e30]), "the weight of loss is 1e+30"),
-    "distinct values": (statistic("moments:x", [1.0, 1.0, 1.0, 1.0]), "which belongs to no evaluation"),
+    "moments": (statistic("moments:x", [1.0] * 7), "which belongs to no evaluation"),
     "a mean of three": (statistic("mean:loss", [1.0, 1.0, 1.0]), "TypeError"),
     "another confusion": (statistic("confusion:confusion", [1.0]), "statistic 'confusion' is of another kind or size"),
     "other edges": (statistic("histogram:margin", [0.0, 9.0, 1.0]), "statistic 'margin' is of another kind or size"),
