@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from experiments import completion
-from experiments.versions import Json
+from experiments.versions import REGISTRY, Folder, Json
 
 app = typer.Typer(no_args_is_help=True, help="Describe data sets and draw their partition over clients.")
 
@@ -20,12 +20,13 @@ PICTURES = Path("outputs/data")
 
 
 @app.command("list")
-def list_command(as_json: Json = False) -> None:
-    """List the data sets that dataset=NAME takes."""
+def list_command(registry: Folder = REGISTRY, as_json: Json = False) -> None:
+    """List the data sets that dataset=NAME takes, and those that versions of the registry were made from."""
+    from experiments import recorded_data
     from experiments.printing import print_table
     from fl.data.catalog import known
 
-    found = known()
+    found = known() | recorded_data.lines(registry)
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return
@@ -46,15 +47,24 @@ Overrides = Annotated[
 @app.command()
 def show(
     overrides: Overrides,
+    registry: Folder = REGISTRY,
     as_json: Json = False,
     output: Annotated[
         Path | None, typer.Option("--output", metavar="PNG", help="The picture's file; outputs/data/... if not said.")
     ] = None,
 ) -> None:
-    """Describe a data set and draw its partition: who has how many examples of what."""
+    """Describe a data set and draw its partition: who has how many examples of what.
+
+    NAME@VERSION shows what the registry has recorded of it: sources and their hashes, schema, owner, licence, lineage.
+    """
     from experiments.printing import print_table
 
-    facts = describe(overrides, output=output)
+    if len(overrides) == 1 and "@" in overrides[0] and "=" not in overrides[0]:
+        from experiments import recorded_data
+
+        facts = recorded_data.facts(overrides[0], registry)
+    else:
+        facts = describe(overrides, output=output)
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
         return
@@ -146,10 +156,12 @@ def describe(overrides: list[str], *, output: Path | None = None) -> dict[str, A
 
     Nothing is kept but the picture. Raises BadInput as `fl simulate` does.
     """
+    from experiments.lifecycle.inputs import data_sources
     from experiments.prepare import load_data, prepare_data
     from fl.data.centre import open_centre
     from fl.data.describe import describe as describe_centre
     from fl.data.describe import describe_dataset
+    from fl.data.intake import schema
     from fl.errors import BadInput
     from fl.files import writable_folder
 
@@ -161,12 +173,15 @@ def describe(overrides: list[str], *, output: Path | None = None) -> dict[str, A
     dataset = load_data(settings)
     with tempfile.TemporaryDirectory(prefix="meadow-data-") as folder:
         prepared = prepare_data(settings, dataset, centre=Path(folder, "centre"), devices=Path(folder, "devices"))
-        facts = describe_dataset(dataset) | describe_centre(open_centre(prepared.centre_dir))
+        facts = {"sources": data_sources(settings), "schema": schema(dataset)} | describe_dataset(dataset)
+        facts |= describe_centre(open_centre(prepared.centre_dir))
         shutil.copyfile(prepared.picture, writable_folder(picture.parent, key="--output") / picture.name)
     return facts | {"picture": str(picture)}
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, dict) and "dtype" in value:  # a column of a schema
+        return f"{value['name']} {value['dtype']}" + (f" ({value['missing']} missing)" if value["missing"] else "")
     if isinstance(value, dict):
         return ", ".join(f"{key} {_text(one)}" for key, one in value.items())
     if isinstance(value, list):

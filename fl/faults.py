@@ -44,6 +44,7 @@ SITES: dict[str, str] = {
     "stage.folder": "the folder of a stage of `fl lifecycle`",
     "stage.evidence": "what a stage found, evidence.json",
     "stage.record": "what a stage was made of, stage.json: written last",
+    "registry.dataset": "the catalogue's record of a data set",
     "registry.evidence": "what is known of a version besides its manifest",
 }
 """What is written, and so can fail."""

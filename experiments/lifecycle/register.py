@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from experiments.lifecycle.stage import Quality, Result, Settings, Stage, Work
 from fl.errors import BadInput, CorruptFile
+
+RECORDED = ("origin", "licence", "sources", "schema", "task", "examples", "server_test_examples", "natural_clients")
+"""What the catalogue keeps of a data set, of what ingest found."""
 
 
 def run(work: Work) -> Result:
@@ -18,13 +22,27 @@ def run(work: Work) -> Result:
     attached = {name: dict(done.evidence) for name, done in work.before.items()}
     for name, evidence in attached.items():
         registry.attach(version, name, evidence)
+    data, goal = attached["ingest"], attached["understand"]
+    recorded = registry.record_dataset(
+        _name(data),
+        data["fingerprint"],
+        {**{key: data[key] for key in RECORDED}, "owner": goal["owner"]},
+        used_by=version.name,
+    )
     aliases = sorted(alias for alias, found in registry.aliases().items() if found.hash == version.hash)
     named = f", {' and '.join(aliases)}" if aliases else ""
     return Result(
-        {"version": version.name, "version_hash": version.hash, "attached": sorted(attached)},
-        f"{version.name}{named}, with the evidence of {', '.join(attached)}",
+        {"version": version.name, "version_hash": version.hash, "attached": sorted(attached), "dataset": recorded},
+        f"{version.name}{named}, made from {recorded}, with the evidence of {', '.join(attached)}",
         {"what was attached can be read back": registry.evidence(version) == attached},
     )
+
+
+def _name(data: Mapping[str, Any]) -> str:
+    """What a data set goes by in the catalogue: its own name, or that of the file for data of the user's own."""
+    kinds = ("csv", "parquet", "jsonl", "npz", "sql")
+    files = [Path(source) for source, digest in data["sources"].items() if digest is not None]
+    return files[0].stem if data["name"] in kinds and files else str(data["name"])
 
 
 def holds(settings: Settings, evidence: Mapping[str, Any]) -> bool:
@@ -35,7 +53,8 @@ def holds(settings: Settings, evidence: Mapping[str, Any]) -> bool:
         registry = Registry(settings["registry_dir"])
         version = registry.version(str(evidence["version"]))
         there = sorted(registry.evidence(version))
-        return version.hash == str(evidence["version_hash"]) and there == list(evidence["attached"])
+        known = version.name in registry.dataset(str(evidence["dataset"]))["used_by"]
+        return version.hash == str(evidence["version_hash"]) and there == list(evidence["attached"]) and known
     except (BadInput, CorruptFile):
         return False
 

@@ -11,7 +11,7 @@ from fl.files import read_json, sync_folder
 from fl.registry.aliases import alias_version, stack
 from fl.registry.blobs import read_blob
 from fl.registry.evidence import evidence_paths
-from fl.registry.layout import ALIASES, blob_path, locked, log_path, manifest_path, rounds, run_ids
+from fl.registry.layout import ALIASES, blob_path, datasets_folder, locked, log_path, manifest_path, rounds, run_ids
 from fl.registry.log import read_log, readable_entries, rewrite
 from fl.registry.versions import Version, lineage, parent_of, read_version
 
@@ -31,7 +31,7 @@ class Problem:
 
 
 def verify_all(folder: Path) -> list[Problem]:
-    """Check every manifest, parent, alias, evidence and, once each, file of parameters. Reads the whole registry."""
+    """Check every manifest, parent, alias, evidence, data set and file of parameters. Reads the whole registry."""
     problems: list[Problem] = []
     versions: list[Version] = []
     for run_id in run_ids(folder):
@@ -45,6 +45,7 @@ def verify_all(folder: Path) -> list[Problem]:
     problems += _parameters(folder, versions)
     problems += _evidence(folder, versions)
     problems += _dangling(folder)
+    problems += _datasets(folder)
     return problems
 
 
@@ -141,6 +142,14 @@ def _evidence(folder: Path, versions: Iterable[Version]) -> Iterator[Problem]:
                 read_json(path)
             except CorruptFile as error:
                 yield Problem.of(version.name, error)
+
+
+def _datasets(folder: Path) -> Iterator[Problem]:
+    for path in sorted(datasets_folder(folder).glob("*/*.json")):
+        try:
+            read_json(path)
+        except CorruptFile as error:
+            yield Problem.of(f"{path.parent.name}@{path.stem[:12]}", error)
 
 
 def _was_pruned(folder: Path, version: Version) -> bool:

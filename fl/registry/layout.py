@@ -6,6 +6,7 @@
     runs/<run_id>.json                  facts about the run
     runs/<run_id>.examples.safetensors  a few held-out test examples of the server, for the parity of exports
     evidence/<version hash>/<name>.json what is known of a version besides: what decisions about it rest on
+    datasets/<name>/<fingerprint>.json  what versions were made from
     aliases.json                        champion and challenger, and who moved them when
     .lock                               held by whoever writes
 
@@ -60,6 +61,10 @@ def examples_path(folder: Path, run_id: str) -> Path:
 
 def evidence_folder(folder: Path, version_hash: str) -> Path:
     return folder / "evidence" / version_hash
+
+
+def datasets_folder(folder: Path) -> Path:
+    return folder / "datasets"
 
 
 def aliases_path(folder: Path) -> Path:

@@ -9,6 +9,7 @@ from typing import Any, final
 from fl.errors import BadInput
 from fl.parameters import Array, Parameters
 from fl.registry import aliases, commits, difference, integrity, names, retention, runs, versions
+from fl.registry import datasets as catalogue
 from fl.registry import evidence as evidences
 from fl.registry.difference import Difference
 from fl.registry.integrity import Problem
@@ -123,6 +124,23 @@ class Registry:
     def evidence(self, version: str | Version) -> dict[str, dict[str, Any]]:
         """Everything attached to a version, by name. Raises CorruptFile where it is not what was attached."""
         return evidences.evidence(self.folder, self.version(version))
+
+    # Data sets
+
+    def record_dataset(self, name: str, fingerprint: str, facts: Mapping[str, Any], *, used_by: str) -> str:
+        """Record a data set by its content, and a version that was made from it; returns its NAME@VERSION.
+
+        ``parent`` is the content that was the newest of that name when it was recorded first.
+        """
+        return catalogue.record_dataset(self.folder, name, fingerprint, facts, used_by=used_by)
+
+    def datasets(self) -> list[dict[str, Any]]:
+        """Every recorded data set, oldest first: name, version, parent, created, used_by and what was given."""
+        return catalogue.datasets(self.folder)
+
+    def dataset(self, name: str) -> dict[str, Any]:
+        """The data set called NAME, its newest, or NAME@VERSION. BadInput if there is none, or several."""
+        return catalogue.dataset(self.folder, name)
 
     # Aliases
 

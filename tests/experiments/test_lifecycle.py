@@ -99,6 +99,22 @@ def test_versions_show_names_the_evidence(finished, capsys):
     assert all(f"evidence.{name}" in out for name in NAMES if name != "register")
 
 
+def test_the_data_are_in_the_catalogue(finished, capsys):
+    registry, folder = Registry(finished / "registry"), str(finished / "registry")
+    (entry,) = registry.datasets()
+    assert entry["name"] == "heart_disease" and entry["used_by"] == [registry.version("champion").name]
+    assert entry["licence"] == "CC BY 4.0" and len(entry["schema"]) == 13 and entry["schema"][0]["name"] == "age"
+    assert all(len(digest) == 64 for digest in entry["sources"].values())
+    capsys.readouterr()
+    assert cli.run(["data", "list", "--registry", folder]) == 0
+    name = f"heart_disease@{entry['version'][:12]}"
+    assert name in capsys.readouterr().out
+    assert cli.run(["data", "show", name, "--registry", folder, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == entry
+    assert cli.run(["data", "show", "heart_disease@ffff", "--registry", folder]) == 2
+    assert name in capsys.readouterr().err
+
+
 def test_damaged_evidence_is_found(finished, tmp_path):
     shutil.copytree(finished / "registry", tmp_path / "registry")
     (path,) = (tmp_path / "registry" / "evidence").glob("*/split.json")
