@@ -13,8 +13,8 @@ from experiments.bench import report as reports
 from experiments.bench.measure import Row, measure
 from experiments.bench.report import Report
 from experiments.bench.settings import Bench, Settings
-from experiments.bench.systems import System, fedjax, floor, flower, our_flower, ours, pfl
-from experiments.bench.workloads import OVERHEAD, SCALE, SHAPES, Workload, over_cores
+from experiments.bench.systems import System, added_up, fedjax, floor, flower, our_flower, ours, pfl
+from experiments.bench.workloads import ADDED_UP, OVERHEAD, SCALE, SHAPES, Workload, over_cores
 from experiments.compose import fresh_name
 from experiments.engine import available_cores
 from fl.errors import BadInput
@@ -70,7 +70,8 @@ def _scale(how: Bench) -> Plan:
 
 
 def _overhead(how: Bench) -> Plan:
-    return [(workload, [ours("auto"), ours("ray"), our_flower("auto"), flower()]) for workload in OVERHEAD]
+    idle = [(workload, [ours("auto"), ours("ray"), our_flower("auto"), flower()]) for workload in OVERHEAD]
+    return [*idle, (ADDED_UP, [added_up("ours"), added_up("numpy")])]
 
 
 def _cores(how: Bench) -> Plan:

@@ -102,6 +102,13 @@ def floor() -> System:
     return System("no framework", partial(_driver, python=sys.executable, module="floor_rounds"), _read_record, _alone)
 
 
+def added_up(who: str) -> System:
+    """A cohort's replies added up in our server, or in numpy."""
+    name = {"ours": "ours, every reply kept", "numpy": "numpy"}[who]
+    command = partial(_driver, python=sys.executable, module="added_up", arguments=(who,))
+    return System(name, command, _read_record, _alone, ours=who == "ours")
+
+
 def pfl(python: str) -> System:
     """pfl-research by an interpreter that has it, with as many processes as ours."""
     return System("pfl", partial(_pfl, python=python), _read_record, _alone)
@@ -181,9 +188,9 @@ def _app_run(workload: Workload, place: Place, *, engine: str) -> list[str]:
     ]
 
 
-def _driver(workload: Workload, place: Place, *, python: str, module: str) -> list[str]:
+def _driver(workload: Workload, place: Place, *, python: str, module: str, arguments: Sequence[str] = ()) -> list[str]:
     _write_task(workload, place)
-    return [python, "-m", f"{PACKAGE}.{module}"]
+    return [python, "-m", f"{PACKAGE}.{module}", *arguments]
 
 
 def _pfl(workload: Workload, place: Place, *, python: str) -> list[str]:

@@ -60,6 +60,9 @@ SCALE = (
 
 OVERHEAD = (Workload("a client that does nothing", NOTHING, clients=1000, examples=1, cohort=1000, rounds=6),)
 
+ADDED_UP = Workload("1,000 updates of the CNN added up", "cnn", clients=1000, examples=1, cohort=1000, rounds=5)
+"""Not trained: a round adds up the replies that are there."""
+
 
 def over_cores(cores: int) -> tuple[Workload, ...]:
     """The 2NN and the CNN with 1, 2, 4 ... processes, and with one a core."""

@@ -26,9 +26,9 @@ from experiments.bench.measure import Row, disagreement, measure
 from experiments.bench.process import Ran, run
 from experiments.bench.report import Report
 from experiments.bench.settings import Bench, Settings, read
-from experiments.bench.systems import PACKAGE, Place, System, copy_drivers, flower, our_flower, ours
+from experiments.bench.systems import PACKAGE, Place, System, added_up, copy_drivers, flower, our_flower, ours
 from experiments.bench.targets import verdicts
-from experiments.bench.workloads import OVERHEAD, SCALE, SHAPES, Workload, over_cores
+from experiments.bench.workloads import ADDED_UP, OVERHEAD, SCALE, SHAPES, Workload, over_cores
 from experiments.compose import compose
 from experiments.rules import check
 from fl.data.arrays import from_arrays
@@ -149,7 +149,8 @@ def test_the_copied_drivers_are_all_of_ours_that_a_peer_finds(tmp_path):
     above = [folder / "experiments/__init__.py", folder / "experiments/bench/__init__.py"]
     copied = {path for path in folder.rglob("*.py") if path.parent.name != "drivers"}
     assert copied == set(above) and all(not path.read_text() for path in above)
-    imported = {line for path in folder.rglob("*.py") for line in path.read_text().splitlines() if "import" in line}
+    theirs = [path for path in folder.rglob("*.py") if path.name != "added_up.py"]  # that one is our server's
+    imported = {line for path in theirs for line in path.read_text().splitlines() if "import" in line}
     ours = [
         line for line in imported if line.split()[1].partition(".")[0] in ("fl", "clients", "server", "experiments")
     ]
@@ -403,3 +404,9 @@ def test_every_system_that_is_here_does_the_work(tmp_path):
     assert disagreement(rows) < 0.1 and rows[0].loss == rows[1].loss
     assert all(0 < r.round_least <= r.round_seconds < r.first_seconds < r.wall_seconds for r in rows)
     assert rows[2].facts["num_actors"] == 2 and rows[2].facts["private_examples_read_by"] == "actors"
+
+
+def test_our_server_and_numpy_add_up_the_same(tmp_path):
+    rows = measure(small(ADDED_UP), [added_up("ours"), added_up("numpy")], repeats=1, folder=tmp_path / "l", say=print)
+    assert [row.failed for row in rows] == ["", ""]
+    assert rows[0].loss == pytest.approx(rows[1].loss, rel=1e-6) and not math.isnan(rows[0].loss)

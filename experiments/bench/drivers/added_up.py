@@ -1,0 +1,92 @@
+"""A cohort's replies added up, every one of them in memory: `ours` in the server, `numpy` as one would by hand.
+
+A round is the adding up alone. Ours is what the server does with the replies to a strategy of Flower's that wants them
+all: they are held against what was asked for, counted, and aggregated by Flower's FedAvg.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from experiments.bench.drivers import record
+from experiments.bench.drivers.record import Array, Task
+
+Updates = Sequence[dict[str, Array]]
+
+
+def updates_of(task: Task, start: dict[str, Array]) -> tuple[Updates, list[int]]:
+    """A model a client, each a little off the start by another number, and what it weighs."""
+    draw = np.random.default_rng(task.seed)
+    shifts = draw.normal(scale=1e-3, size=task.cohort).astype(np.float32)
+    return [{name: value + shift for name, value in start.items()} for shift in shifts], [
+        int(weight) for weight in draw.integers(20, 100, size=task.cohort)
+    ]
+
+
+def by_numpy(start: dict[str, Array], updates: Updates, weights: Sequence[int]) -> Callable[[], dict[str, Array]]:
+    """The weighted sum as it is written in numpy."""
+    total = sum(weights)
+
+    def add_up() -> dict[str, Array]:
+        mean = {name: np.zeros_like(value) for name, value in start.items()}
+        for update, weight in zip(updates, weights, strict=True):
+            for name, value in update.items():
+                mean[name] += value * np.float32(weight / total)
+        return mean
+
+    return add_up
+
+
+def by_ours(start: dict[str, Array], updates: Updates, weights: Sequence[int]) -> Callable[[], dict[str, Array]]:
+    """What server/rounds.py does with the replies, and Flower's FedAvg."""
+    from flwr.app import Message, MetricRecord, RecordDict
+    from flwr.serverapp.strategy import FedAvg
+
+    from clients.flower_internals import begin_run, identify
+    from fl import wire
+    from server.guard import Declared, guarded
+    from server.replies import tally
+
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+    begin_run("bench")
+    content = RecordDict({"arrays": wire.array_record(start)})
+    messages, replies = [], []
+    for client, (update, weight) in enumerate(zip(updates, weights, strict=True)):
+        message = Message(content, wire.node_of(client), "train")
+        identify(message)
+        numbers = MetricRecord({wire.CLIENT: client, wire.NUM_EXAMPLES: weight, "train_loss": 1.0})
+        answer = RecordDict({"arrays": wire.array_record(update), "metrics": numbers})
+        messages.append(message)
+        replies.append(Message(answer, reply_to=message))
+    strategy = FedAvg()
+
+    def add_up() -> dict[str, Array]:
+        sound = guarded(messages, replies, Declared(model=start))
+        assert tally(messages, sound, version=0).answered == len(replies)
+        arrays, _ = strategy.aggregate_train(1, sound)
+        assert arrays is not None
+        return wire.arrays_of(arrays)
+
+    return add_up
+
+
+def main(who: str) -> None:
+    """Run the task of this process."""
+    task, noted = record.read_task(), record.Rounds()
+    start = record.start(task)
+    updates, weights = updates_of(task, start)
+    add_up = {"ours": by_ours, "numpy": by_numpy}[who](start, updates, weights)
+    mean = start
+    noted.end()
+    for _ in range(task.rounds):
+        mean = add_up()
+        noted.end()
+    noted.save(task, mean)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
