@@ -43,25 +43,28 @@ def by_numpy(start: dict[str, Array], updates: Updates, weights: Sequence[int]) 
 
 def by_ours(start: dict[str, Array], updates: Updates, weights: Sequence[int]) -> Callable[[], dict[str, Array]]:
     """What server/rounds.py does with the replies, and Flower's FedAvg."""
-    from flwr.app import Message, MetricRecord, RecordDict
+    from flwr.app import ConfigRecord, Message, RecordDict
     from flwr.serverapp.strategy import FedAvg
 
     from clients.flower_internals import begin_run, identify
     from fl import wire
+    from fl.messages import TrainTask, Update
+    from fl.metrics import Mean
+    from fl.parameters import subtract
     from server.guard import Declared, guarded
     from server.replies import tally
 
     logging.getLogger("flwr").setLevel(logging.ERROR)
     begin_run("bench")
-    content = RecordDict({"arrays": wire.array_record(start)})
+    task = TrainTask(round=1, version=0, parameters=start)
+    content = RecordDict({"arrays": wire.array_record(start), "config": ConfigRecord({"server-round": 1})})
     messages, replies = [], []
     for client, (update, weight) in enumerate(zip(updates, weights, strict=True)):
         message = Message(content, wire.node_of(client), "train")
         identify(message)
-        numbers = MetricRecord({wire.CLIENT: client, wire.NUM_EXAMPLES: weight, "train_loss": 1.0})
-        answer = RecordDict({"arrays": wire.array_record(update), "metrics": numbers})
+        sent = Update(client, 1, 0, subtract(update, start), weight, statistics={"loss": Mean(1.0, 1.0)})
         messages.append(message)
-        replies.append(Message(answer, reply_to=message))
+        replies.append(Message(wire.parameters_reply(sent, task), reply_to=message))
     strategy = FedAvg()
 
     def add_up() -> dict[str, Array]:
