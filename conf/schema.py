@@ -20,6 +20,7 @@ class Dataset:
     test_fraction: Annotated[float, "share of a client's examples for its own test"]
     public_fraction: Annotated[float, "share that version 0 is trained on with server.seeding=pretrained"]
     held_out_fraction: Annotated[float, "share for the server's test set, where the data set brings none"]
+    quarantine: Annotated[str | None, "a file of fl data validate: its clients are left out; null: nobody is"]
 
 
 @dataclass

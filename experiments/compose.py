@@ -65,6 +65,8 @@ def settle(config: DictConfig, *, run_dir: Path | None = None) -> dict[str, Any]
     dataset.pop("_target_", None)
     if dataset.get("path") and (dataset["name"] != "hub" or Path(dataset["path"]).exists()):
         dataset["path"] = str(_absolute(dataset["path"]))
+    if dataset.get("quarantine"):
+        dataset["quarantine"] = str(_absolute(dataset["quarantine"]))
     return settings
 
 

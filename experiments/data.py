@@ -112,8 +112,7 @@ def make_profile(
     output: Path | None = None,
 ) -> dict[str, Any]:
     """The profile of the data of ``settings``, as plain values; ``report`` is the path of the page that was written."""
-    from experiments.private_columns import dealt, public_bounds
-    from fl.data.profile import profile as describe_columns
+    from experiments.private_columns import dealt, profile_columns
     from fl.data.report import write_report
     from fl.errors import BadInput
     from fl.files import writable_folder
@@ -123,22 +122,36 @@ def make_profile(
     if page.suffix != ".html":
         raise BadInput(key="--output", got=str(output), allowed="a file name that ends in .html")
     with dealt(settings) as columns:
-        signature = columns.centre.signature
-        found = describe_columns(
-            columns.ask,
-            names=columns.names,
-            task=signature.task,
-            class_names=signature.class_names,
-            float32=signature.input_dtype == "float32" and signature.task == "classification",
-            part=part,
-            at_least=at_least,
-            epsilon=epsilon,
-            bounds=None if epsilon is None else public_bounds(columns),
-        )
+        found = profile_columns(columns, part=part, at_least=at_least, epsilon=epsilon)
         facts = {"clients": columns.centre.num_clients, "part": part, "partition": settings["partition"]["name"]}
     writable_folder(page.parent, key="--output")
     write_report(found, page, title=f"{name}: profile of private columns", facts=facts)
     return {"name": name, **facts, **found, "report": str(page)}
+
+
+@app.command()
+def validate(
+    overrides: Overrides,
+    rules: Annotated[Path, typer.Option("--rules", metavar="YAML", help="The rules' file.", show_default=False)],
+    infer: Annotated[bool, typer.Option("--infer", help="Write rules that these data keep into the file.")] = False,
+    quarantine: Annotated[
+        Path | None, typer.Option("--quarantine", metavar="JSON", help="Write the clients that broke a rule here.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Hold private partitions against rules: every violation, by client and column. Exit status 1 if there is one.
+
+    A run leaves quarantined clients out with dataset.quarantine=JSON.
+    """
+    from experiments.validation import infer_rules, show_violations, validate_data
+
+    settings = _composed(overrides)
+    if infer:
+        typer.echo(infer_rules(settings, rules=rules))
+        return
+    found = validate_data(settings, rules=rules, quarantine=quarantine)
+    show_violations(found, as_json=as_json)
+    raise typer.Exit(1 if found["violations"] else 0)
 
 
 def _composed(overrides: list[str]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ def load_data(settings: Mapping[str, Any]) -> Dataset:
     """The data set of the section ``dataset``, in memory. Raises BadInput where the data cannot be used."""
     from fl.data.catalog import load
 
-    own = {f"{part}_fraction" for part in FRACTIONS} | {"name", "max_server_test"}
+    own = {f"{part}_fraction" for part in FRACTIONS} | {"name", "max_server_test", "quarantine"}
     options = {key: value for key, value in settings["dataset"].items() if key not in own}
     return load(settings["dataset"]["name"], **options, seed=int(settings["seed"]))
 
@@ -28,6 +28,7 @@ def prepare_data(settings: Mapping[str, Any], dataset: Dataset, *, centre: Path,
 
     public, held_out, validation, test = (float(settings["dataset"][f"{part}_fraction"]) for part in FRACTIONS)
     partition = dict(settings["partition"])
+    quarantine = settings["dataset"].get("quarantine")
     return prepare(
         dataset,
         partition=partition.pop("name"),
@@ -39,6 +40,7 @@ def prepare_data(settings: Mapping[str, Any], dataset: Dataset, *, centre: Path,
         validation_fraction=validation,
         test_fraction=test,
         max_server_test=settings["dataset"].get("max_server_test"),
+        quarantine=None if quarantine is None else Path(quarantine),
         centre_dir=centre,
         devices_dir=devices,
     )

@@ -6,7 +6,7 @@ import logging
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,15 +15,21 @@ from fl.errors import BadInput
 if TYPE_CHECKING:
     from fl.data.analytics import Ask
     from fl.data.centre import Centre
+    from fl.data.validate import Violation
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Private columns that can be asked, and what the centre knows of them. ``names``: the label's is the last."""
+    """Private columns that can be asked, and what the centre knows of them. ``names``: the label's is the last.
+
+    ``client_names`` are those of natural clients, else empty; ``dealing`` see fl/data/quarantine.py.
+    """
 
     ask: Ask
     names: tuple[str, ...]
     centre: Centre
+    client_names: tuple[str, ...] = ()
+    dealing: str = ""
 
 
 @contextmanager
@@ -36,9 +42,11 @@ def dealt(settings: Mapping[str, Any]) -> Iterator[Columns]:
         dataset = load_data(settings)
         if not dataset.is_table:
             raise BadInput(key="dataset", got=dataset.name, allowed="a table: its examples are rows of numbers")
-        prepare_data(settings, dataset, centre=centre, devices=devices)
+        prepared = prepare_data(settings, dataset, centre=centre, devices=devices)
+        natural = settings["partition"]["name"] == "natural"
         with asked(settings, centre=centre, partitions=devices, states=Path(folder, "states")) as columns:
-            yield columns
+            names = dataset.client_names if natural and not settings["dataset"].get("quarantine") else ()
+            yield replace(columns, client_names=names, dealing=prepared.dealing)
 
 
 @contextmanager
@@ -60,6 +68,35 @@ def asked(settings: Mapping[str, Any], *, centre: Path, partitions: Path, states
     inputs = known.signature.feature_names or tuple(f"x{c}" for c in range(known.signature.input_shape[0]))
     with open_grid(engine, setting, values, run_id="0", partitions=partitions, states=states, quarantined={}) as grid:
         yield Columns(asker(grid), (*inputs, label), known)
+
+
+def profile_columns(
+    columns: Columns, *, part: str = "all", at_least: int = 5, epsilon: float | None = None
+) -> dict[str, Any]:
+    """The profile of private columns as plain JSON values; see fl/data/profile.py."""
+    from fl.data.profile import profile
+
+    signature = columns.centre.signature
+    return profile(
+        columns.ask,
+        names=columns.names,
+        task=signature.task,
+        class_names=signature.class_names,
+        float32=signature.input_dtype == "float32" and signature.task == "classification",
+        part=part,
+        at_least=at_least,
+        epsilon=epsilon,
+        bounds=None if epsilon is None else public_bounds(columns),
+    )
+
+
+def validate_columns(columns: Columns, rules: Mapping[str, Any]) -> list[Violation]:
+    """What of private columns breaks ``rules``; see fl/data/validate.py."""
+    from fl.data.validate import validate
+
+    signature = columns.centre.signature
+    classes = signature.num_outputs if signature.task == "classification" else None
+    return validate(columns.ask, rules=rules, names=columns.names, num_classes=classes)
 
 
 def public_bounds(columns: Columns) -> dict[int, tuple[float, float]]:

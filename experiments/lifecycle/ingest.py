@@ -35,7 +35,13 @@ def run(work: Work) -> Result:
 STAGE = Stage(
     name="ingest",
     after=(),
-    reads=("dataset", *(f"-dataset.{part}_fraction" for part in FRACTIONS), "-dataset.max_server_test", "seed"),
+    reads=(
+        "dataset",
+        *(f"-dataset.{part}_fraction" for part in FRACTIONS),
+        "-dataset.max_server_test",
+        "-dataset.quarantine",
+        "seed",
+    ),
     code=("experiments.lifecycle.ingest", "experiments.prepare", "fl.data"),
     run=run,
     quality=Quality(

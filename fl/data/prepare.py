@@ -23,6 +23,7 @@ from fl.data.dataset import Dataset, fingerprint
 from fl.data.describe import partition_facts
 from fl.data.partition.assignment import Assignment, View
 from fl.data.picture import draw_partition, shown_clients
+from fl.data.quarantine import dealing, read_quarantine, without_clients, without_natural
 from fl.data.split import split_sizes
 from fl.data.store import open_store, write_store, write_view_store
 from fl.data.wrangle import fit_target, wrangle_table
@@ -40,7 +41,9 @@ _LABELS: Mapping[Task, Callable[[Array, int], tuple[int, Array]]] = {
 
 @dataclass(frozen=True)
 class Prepared:
-    """What was written. ``sizes`` are min, median and max of the examples a client; ``facts`` are the centre's."""
+    """What was written. ``sizes`` are min, median and max of the examples a client; ``facts`` are the centre's;
+    ``dealing`` is the hash of who holds what, by which a quarantine knows its data.
+    """
 
     signature: Signature
     num_clients: int
@@ -50,6 +53,7 @@ class Prepared:
     picture: Path
     centre_dir: Path
     devices_dir: Path
+    dealing: str
 
 
 def prepare(
@@ -66,6 +70,7 @@ def prepare(
     centre_dir: Path,
     devices_dir: Path,
     max_server_test: int | None = None,
+    quarantine: Path | None = None,
 ) -> Prepared:
     """Partition ``dataset`` and write everything; see the module.
 
@@ -74,12 +79,31 @@ def prepare(
     held_out_fraction  of the training rows, for the server's test set, where the data bring none
     validation_fraction, test_fraction   of each client's examples; see ``split_sizes``
     max_server_test    a seeded sample of at most so many of the server's test examples, or None for all
+    quarantine         a file of clients that are left out, rows and all; the others are numbered anew
 
     The fingerprint is of the data and of every choice here, and the same in the store and in the centre.
     Raises BadInput, by key, before anything is written.
     """
     _check(dataset, num_clients, public_fraction, held_out_fraction, max_server_test)
     split_sizes(np.ones(1), validation_fraction=validation_fraction, test_fraction=test_fraction)
+    fractions = [public_fraction, held_out_fraction, validation_fraction, test_fraction]
+    choices = {
+        "data": fingerprint(dataset),
+        "server": [*fractions, max_server_test],
+        "table": [dataset.standardize, dataset.missing],
+    }
+    of = dealing(
+        dataset,
+        partition=partition,
+        partition_options=partition_options,
+        num_clients=num_clients,
+        seed=seed,
+        server_fractions=fractions[:2],
+    )
+    gone = [] if quarantine is None else read_quarantine(quarantine, dealing=of)
+    if gone and partition == "natural":
+        # Before the server takes any row: nothing of theirs is in its part either.
+        dataset, num_clients = without_natural(dataset, gone), None
     apart = server_rows(
         dataset,
         seed=seed,
@@ -88,6 +112,8 @@ def prepare(
         max_server_test=max_server_test,
     )
     assignment = _assign(dataset, apart.rows, partition, partition_options, num_clients, seed)
+    if gone and partition != "natural":
+        assignment = without_clients(assignment, gone)
     arranged = arrange(
         dataset,
         apart.rows,
@@ -99,13 +125,8 @@ def prepare(
     signature, arranged, public, test = wrangle_table(dataset, arranged, apart.public, apart.test)
     if signature.task == "regression" and dataset.standardize:
         signature = fit_target(signature, arranged.training(arranged.y))
-    fractions = [public_fraction, held_out_fraction, validation_fraction, test_fraction]
-    choices = {
-        "data": fingerprint(dataset),
-        "partition": [partition, dict(partition_options), assignment.num_clients, seed],
-        "server": [*fractions, max_server_test],
-        "table": [dataset.standardize, dataset.missing],
-    }
+    choices |= {"partition": [partition, dict(partition_options), assignment.num_clients, seed]}
+    choices |= {"quarantine": gone} if gone else {}
     identity: dict[str, Any] = {
         "signature": signature,
         "name": dataset.name,
@@ -119,6 +140,7 @@ def prepare(
         "partition": partition,
         "partition_options": {name: str(value) for name, value in partition_options.items()},
         **partition_facts(dataset, arranged, counts),
+        **({"quarantined_clients": gone} if gone else {}),
     }
     write_centre(centre_dir, public=public, test=test, num_clients=assignment.num_clients, facts=facts, **identity)
     return Prepared(
@@ -130,6 +152,7 @@ def prepare(
         centre_dir / PICTURE,
         centre_dir,
         devices_dir,
+        of,
     )
 
 

@@ -94,6 +94,7 @@ def _facts(m: Moments) -> dict[str, Any]:
     known = m.count > 0
     return {
         "count": m.count,
+        "whole": m.whole == m.count,
         "missing": m.missing,
         "missing_share": m.missing / max(1, m.count + m.missing),
         "min": m.low if known else None,

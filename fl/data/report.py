@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from fl.files import storing
+from fl.files import write_bytes
 
 STYLE = """
 body{font:15px/1.45 system-ui,sans-serif;color:#1d2733;max-width:1080px;margin:2rem auto;padding:0 1rem}
@@ -25,8 +25,7 @@ MOST_SHOWN = 8
 
 def write_report(profile: Mapping[str, Any], path: Path, *, title: str, facts: Mapping[str, Any]) -> None:
     """Write the page. ``facts`` are shown below the title as they are."""
-    with storing(path, site="report"):
-        path.write_text(page(profile, title=title, facts=facts), encoding="utf-8")
+    write_bytes(path, page(profile, title=title, facts=facts).encode(), site="report")
 
 
 def page(profile: Mapping[str, Any], *, title: str, facts: Mapping[str, Any]) -> str:

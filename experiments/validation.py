@@ -1,0 +1,97 @@
+"""`fl data validate`: rules from a file or into one, held against the private partitions of settings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fl.errors import BadInput
+
+
+def infer_rules(settings: Mapping[str, Any], *, rules: Path) -> Path:
+    """Write rules that the data of ``settings`` keep into ``rules``, for a person to edit. Never over a file."""
+    import yaml
+
+    from experiments.private_columns import dealt, profile_columns
+    from fl.data import rules as inferring
+    from fl.files import writable_folder, write_bytes
+
+    if rules.exists():
+        raise BadInput(key="--rules", got=f"{rules}, which exists", allowed="a new file, with --infer")
+    with dealt(settings) as columns:
+        described = profile_columns(columns)
+        found = inferring.infer_rules(columns.ask, described)
+    path = rules.absolute()
+    writable_folder(path.parent, key="--rules")
+    text = yaml.safe_dump(found, sort_keys=False, default_flow_style=None, width=120)
+    write_bytes(path, text.encode(), site="report")
+    return path
+
+
+def validate_data(settings: Mapping[str, Any], *, rules: Path, quarantine: Path | None = None) -> dict[str, Any]:
+    """What of the data of ``settings`` breaks the rules in a file, as plain values; clients at fault into another."""
+    from experiments.private_columns import dealt, validate_columns
+    from fl.data.quarantine import write_quarantine
+    from fl.files import writable_folder
+
+    checked = read_rules(rules)
+    with dealt(settings) as columns:
+        violations = validate_columns(columns, checked)
+    named = dict(enumerate(columns.client_names))
+    at_fault = sorted({v.client for v in violations if v.client is not None})
+    if quarantine is not None:
+        path = quarantine.absolute()
+        writable_folder(path.parent, key="--quarantine")
+        write_quarantine(path, violations, dealing=columns.dealing)
+    return {
+        "name": settings["dataset"]["name"],
+        "clients": columns.centre.num_clients,
+        "violations": [
+            asdict(v) | {"client_name": None if v.client is None else named.get(v.client)} for v in violations
+        ],
+        "at_fault": at_fault,
+        "quarantine": None if quarantine is None else str(quarantine.absolute()),
+    }
+
+
+def read_rules(path: Path) -> dict[str, Any]:
+    """The rules in a YAML file. Raises BadInput that names the file and what is wrong in it."""
+    import yaml
+
+    from fl.data.rules import check_rules
+
+    if not path.is_file():
+        allowed = "a file of rules; fl data validate --infer writes one"
+        raise BadInput(key="--rules", got=f"{path}, which is no file", allowed=allowed)
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        why = str(error).splitlines()[0]
+        raise BadInput(key="--rules", got=f"{path}, which cannot be read ({why})", allowed="YAML") from error
+    return check_rules(found, file=str(path))
+
+
+def show_violations(found: Mapping[str, Any], *, as_json: bool) -> None:
+    """On standard output: a row a violation, or JSON."""
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    from experiments.printing import print_table
+
+    if not found["violations"]:
+        print(f"{found['clients']} clients keep all rules")
+        return
+    rows = [
+        (
+            "all" if v["client"] is None else f"{v['client']} {v['client_name'] or ''}".strip(),
+            v["column"] or "(rows)",
+            v["rule"],
+            v["found"],
+            v["allowed"],
+        )
+        for v in found["violations"]
+    ]
+    print_table(("client", "column", "rule", "found", "allowed"), rows)
