@@ -148,7 +148,9 @@ def test_fingerprint_sees_every_array():
 def test_unknown_names_and_keys_that_would_be_ignored_are_refused(tmp_path):
     with pytest.raises(BadInput, match=r"dataset: got cifar, allowed: mnist, fashion_mnist"):
         load("cifar")
-    with pytest.raises(BadInput, match=r"dataset\.path: got .*, allowed: nothing for mnist; npz, csv, parquet, hub"):
+    with pytest.raises(
+        BadInput, match=r"dataset\.path: got .*, allowed: nothing for mnist; npz, csv, parquet, jsonl, sql, hub"
+    ):
         load("mnist", path=tmp_path)
     with pytest.raises(BadInput, match=r"dataset\.missing: got drop, allowed: federated, client"):
         load("heart_disease", missing="drop")
