@@ -121,7 +121,7 @@ def _histogram(asked: Asked) -> Statistics:
 def _noisy_histogram(asked: Asked) -> Statistics:
     """The same counts, each with two-sided geometric noise: ``epsilon``-differentially private, by example added or
     removed, over all columns of the query together. The noise of a count has the variance 2 a / (1 - a)^2, a client,
-    with a = exp(-epsilon / columns).
+    with a = exp(-epsilon / columns). The noise too comes from the run's seed, which a real server would not know.
     """
     (epsilon,) = asked.numbers("epsilon")
     if epsilon <= 0:

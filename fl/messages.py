@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TypeGuard
@@ -258,12 +258,12 @@ def _examined(statistic: Statistic) -> tuple[int, bool]:
             return 2, _is_number(total) and _is_number(weight) and weight >= 0
         case Histogram(edges, counts):
             fits = len(edges) == len(counts) + 1
-            return len(edges) + len(counts), fits and all(map(_is_number, edges)) and all(map(_is_count, counts))
+            return len(edges) + len(counts), fits and all(map(_is_number, edges)) and _are_counts(counts)
         case Confusion(table):
-            square = all(len(row) == len(table) and all(map(_is_count, row)) for row in table)
+            square = all(len(row) == len(table) and _are_counts(row) for row in table)
             return sum(map(len, table)), square
         case Counts(counts):
-            return len(counts), all(map(_is_count, counts))
+            return len(counts), _are_counts(counts)
         case Sums(numbers):
             return len(numbers), all(map(_is_number, numbers))
         case Moments(count, missing, whole, mean, m2, low, high):
@@ -271,13 +271,13 @@ def _examined(statistic: Statistic) -> tuple[int, bool]:
             return 7, sound and whole <= count and m2 >= 0 and low <= high
         case CoMoments(counts, mean, m2, cross):
             square = math.isqrt(len(counts)) ** 2 == len(counts) == len(mean) == len(m2) == len(cross)
-            sound = all(map(_is_count, counts)) and all(map(_is_number, (*mean, *m2, *cross)))
+            sound = _are_counts(counts) and all(map(_is_number, (*mean, *m2, *cross)))
             return 4 * len(counts), square and sound
         case Distinct(registers):
-            return len(registers), all(_is_count(r) and r <= 64 for r in registers)
+            return len(registers), _are_counts(registers) and max(registers, default=0) <= 64
         case HeavyHitters(numbers, counts, capacity, lost):
             fits = len(numbers) == len(counts) <= capacity and all(map(_is_count, (capacity, lost)))
-            return 2 * len(counts), fits and all(map(_is_number, numbers)) and all(map(_is_count, counts))
+            return 2 * len(counts), fits and all(map(_is_number, numbers)) and _are_counts(counts)
         case Rows(hashes, capacity):
             return len(hashes), len(hashes) <= capacity and all(_is_whole(h) and 0 <= h < 2**ROW_BITS for h in hashes)
 
@@ -294,6 +294,13 @@ def _is_whole(value: object) -> TypeGuard[int]:
 
 def _is_count(value: object) -> bool:
     return _is_whole(value) and 0 <= int(value) <= MAX_NUM_EXAMPLES
+
+
+def _are_counts(values: Collection[object]) -> bool:
+    """``_is_count`` of all of them; of plain integers, which is what they are, at no call a value."""
+    if set(map(type, values)) == {int}:
+        return min(values) >= 0 and max(values) <= MAX_NUM_EXAMPLES  # type: ignore[type-var, operator]
+    return all(map(_is_count, values))
 
 
 def _is_number(value: object) -> bool:

@@ -7,6 +7,7 @@ in client order. A mean of means is never taken: a mean travels as its total and
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -88,7 +89,9 @@ class Counts:
 
     def merge(self, other: Counts) -> Counts:
         """Both together."""
-        return Counts(tuple(a + b for a, b in zip(self.counts, other.counts, strict=True)))
+        if len(self.counts) != len(other.counts):
+            raise ValueError("counts of different things do not merge")
+        return Counts(tuple(map(operator.add, self.counts, other.counts)))
 
 
 @dataclass(frozen=True)

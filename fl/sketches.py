@@ -69,7 +69,7 @@ class Distinct:
 
     def merge(self, other: Distinct) -> Distinct:
         """Both together."""
-        return Distinct(tuple(max(a, b) for a, b in zip(self.registers, other.registers, strict=True)))
+        return Distinct(tuple(np.maximum(self.registers, other.registers).tolist()))
 
     @property
     def value(self) -> float:

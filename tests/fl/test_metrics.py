@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fl.metrics import QUANTILES, Confusion, Histogram, Mean, merge, quantiles, values
+from fl.metrics import QUANTILES, Confusion, Counts, Histogram, Mean, Sums, merge, quantiles, values
 
 EDGES = (-2.0, 0.0, 0.5, 3.0)
 CLASSES = 4
@@ -110,3 +110,10 @@ def test_quantiles_lie_between_numbers_by_linear_interpolation():
     assert quantiles(list(range(11)))["p90"] == 9.0
     assert quantiles([0.0, 1.0]) == {"min": 0.0, "p10": 0.1, "median": 0.5, "p90": 0.9, "max": 1.0}
     assert quantiles([]) == {}
+
+
+def test_counts_and_sums_add_up_place_by_place():
+    assert merge([{"n": Counts((1, 2))}, {"n": Counts((3, 0))}]) == {"n": Counts((4, 2))}
+    assert merge([{"n": Sums((1.5, -2.0))}, {"n": Sums((-3.0, 0.5))}]) == {"n": Sums((-1.5, -1.5))}
+    with pytest.raises(ValueError, match="counts of different things"):
+        Counts((1,)).merge(Counts((1, 2)))
