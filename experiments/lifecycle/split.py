@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from experiments.lifecycle.stage import Quality, Result, Stage, Work
+from pathlib import Path
+
+from experiments.lifecycle.stage import Quality, Result, Settings, Stage, Work
 
 CENTRE, PARTITIONS = "centre", "devices/partitions"
 
@@ -20,6 +22,7 @@ def run(work: Work) -> Result:
     del facts["picture"]  # a file of this folder
     rows = len(dataset) + (0 if dataset.x_test is None else len(dataset.x_test))
     dealt = facts["examples"] + facts["public_examples"] + facts["server_test_examples"]
+    dealt += facts.get("quarantined_examples", 0)
     whole = facts["overlapping"] or work.settings["dataset"].get("max_server_test") is not None or dealt == rows
     sizes = prepared.sizes
     return Result(
@@ -30,12 +33,21 @@ def run(work: Work) -> Result:
     )
 
 
+def sources(settings: Settings) -> dict[str, str | None]:
+    """The clients that are left out."""
+    from fl.files import sha256_file
+
+    file = settings["dataset"].get("quarantine")
+    return {"quarantine": sha256_file(Path(file)) if Path(file).is_file() else None} if file else {}
+
+
 STAGE = Stage(
     name="split",
     after=("ingest",),
     reads=("dataset", "partition", "num_clients", "seed", "server.seeding"),
     code=("experiments.lifecycle.split", "experiments.prepare", "fl.data"),
     run=run,
+    sources=sources,
     quality=Quality(
         requirement="no row is in two parts; statistics of the table come from training parts alone, merged",
         risk="a test row that was trained on makes the model look better than it is",

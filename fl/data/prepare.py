@@ -101,9 +101,11 @@ def prepare(
         server_fractions=fractions[:2],
     )
     gone = [] if quarantine is None else read_quarantine(quarantine, dealing=of)
+    whole = len(dataset)
     if gone and partition == "natural":
         # Before the server takes any row: nothing of theirs is in its part either.
         dataset, num_clients = without_natural(dataset, gone), None
+    num_gone = whole - len(dataset)
     apart = server_rows(
         dataset,
         seed=seed,
@@ -113,6 +115,7 @@ def prepare(
     )
     assignment = _assign(dataset, apart.rows, partition, partition_options, num_clients, seed)
     if gone and partition != "natural":
+        num_gone = sum(len(assignment.rows(client)) for client in gone) if isinstance(assignment, Assignment) else 0
         assignment = without_clients(assignment, gone)
     arranged = arrange(
         dataset,
@@ -140,7 +143,7 @@ def prepare(
         "partition": partition,
         "partition_options": {name: str(value) for name, value in partition_options.items()},
         **partition_facts(dataset, arranged, counts),
-        **({"quarantined_clients": gone} if gone else {}),
+        **({"quarantined_clients": gone, "quarantined_examples": num_gone} if gone else {}),
     }
     write_centre(centre_dir, public=public, test=test, num_clients=assignment.num_clients, facts=facts, **identity)
     return Prepared(

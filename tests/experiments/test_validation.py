@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from experiments import cli
+from experiments.lifecycle.pipeline import SKIPPED
 from fl.data.store import open_store
 from fl.registry import Registry
 
@@ -83,7 +84,22 @@ def test_a_quarantine_is_of_one_data_set_alone(fl, tables, tmp_path):
     status, _, err = fl("data", "show", *TABLE, "dataset.path=rest.csv", "dataset.quarantine=q.json")
     assert status == 2 and "dataset.quarantine: got" in err and "of other data or clients" in err
     status, out, _ = fl("data", "show", *TABLE, "dataset.path=bad.csv", "dataset.quarantine=q.json", "--json")
-    assert json.loads(out)["quarantined_clients"] == [2]
+    facts = json.loads(out)
+    assert (facts["quarantined_clients"], facts["quarantined_examples"]) == ([2], 90)
+    pipeline = ("lifecycle", f"dataset={TABLE[0]}", *TABLE[1:], "dataset.path=bad.csv", "stage=split", "run_dir=p")
+    pipeline = (*pipeline, "dataset.quarantine=q.json", "--json")
+    became = []
+    for edited in (False, False, True):
+        if edited:
+            (tmp_path / "q.json").write_text(
+                json.dumps({**json.loads((tmp_path / "q.json").read_text()), "clients": {}})
+            )
+        status, out, err = fl(*pipeline)
+        assert status == 0, err
+        became.append([(stage["stage"], stage["what"]) for stage in json.loads(out)["stages"]])
+    assert became[0] == [("ingest", "did"), ("split", "did")]
+    assert became[1] == [("ingest", SKIPPED), ("split", SKIPPED)]
+    assert became[2] == [("ingest", SKIPPED), ("split", "did")], "the file's content counts, not its name"
 
 
 def test_a_dealt_client_is_left_out_too(fl, tmp_path):
@@ -101,7 +117,7 @@ def test_a_dealt_client_is_left_out_too(fl, tmp_path):
         json.loads(fl("data", "show", *deal, *more, "--json")[1]) for more in ((), ("dataset.quarantine=q.json",))
     )
     assert after["quarantined_clients"] == [3] and after["num_clients"] == before["num_clients"] - 1
-    assert after["examples"] < before["examples"]
+    assert after["examples"] + after["quarantined_examples"] == before["examples"]
 
 
 @pytest.mark.parametrize(
