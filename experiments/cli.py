@@ -188,6 +188,16 @@ def lifecycle(
 
 
 @app.command(rich_help_panel=AROUND)
+def new(
+    project: Annotated[Path, typer.Argument(metavar="PROJECT", help="The folder to make.", show_default=False)],
+) -> None:
+    """Make the folder of a project: data, pipelines, notebooks, docs, and tests that pass."""
+    from experiments.project import make_project
+
+    typer.echo(make_project(project))
+
+
+@app.command(rich_help_panel=AROUND)
 def bench(
     overrides: Annotated[
         list[str] | None,

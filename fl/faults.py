@@ -45,6 +45,7 @@ SITES: dict[str, str] = {
     "stage.folder": "the folder of a stage of `fl lifecycle`",
     "stage.evidence": "what a stage found, evidence.json",
     "stage.record": "what a stage was made of, stage.json: written last",
+    "project": "the folder of a new project",
     "registry.dataset": "the catalogue's record of a data set",
     "registry.evidence": "what is known of a version besides its manifest",
 }
@@ -57,7 +58,7 @@ STAGES: dict[str, str] = {
     "done": "all done",
 }
 
-APPENDED = ("registry.log", "metrics", "events", "centre", "intake", "stage.folder")
+APPENDED = ("registry.log", "metrics", "events", "centre", "intake", "stage.folder", "project")
 """Files that grow, and a folder that is filled: nothing is renamed there."""
 
 POINTS: tuple[str, ...] = tuple(
