@@ -17,13 +17,14 @@ from clients.local import Failure, attempt
 from clients.setting import Setting
 from fl.data.ordered import digit_counts, ordered
 from fl.data.store import Partition
-from fl.errors import ClientFailed
+from fl.errors import BadInput, ClientFailed
 from fl.messages import ALL_COLUMNS, Query, QueryReport, check_answer
 from fl.metrics import Counts, Histogram, Statistics, Sums, merge
 from fl.moments import CoMoments, Moments
 from fl.parameters import Array
 from fl.seeds import address, generator
 from fl.sketches import Distinct, HeavyHitters, Rows, row_hashes
+from fl.transforms.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -84,16 +85,22 @@ def _report(setting: Setting, query: Query, client: int) -> QueryReport:
     partition = setting.store.partition(client)
     if partition.train.x.ndim != 2 or partition.train.y.ndim != 1:
         raise ClientFailed(client=client, reason="its examples are no rows of a table")
-    num_columns = partition.train.x.shape[1] + 1
-    if max(query.columns) >= num_columns:
-        raise ClientFailed(
-            client=client, reason=f"there is no column {max(query.columns)}, only 0 to {num_columns - 1}"
-        )
-    x, y = _rows(partition, query.part)
+    x, y = _features(partition, query) if query.recipe else _rows(partition, query.part)
+    if max(query.columns) > x.shape[1]:
+        raise ClientFailed(client=client, reason=f"there is no column {max(query.columns)}, only 0 to {x.shape[1]}")
     chosen = [y if c == x.shape[1] else x[:, c] for c in query.columns]
     columns = np.stack([column.astype(np.float64) for column in chosen], axis=1)
     statistics = KINDS[query.kind](Asked(setting, query, client, columns, y))
     return check_answer(QueryReport((client,), query.round, len(y), statistics), query)
+
+
+def _features(partition: Partition, query: Query) -> tuple[Array, Array]:
+    recipe = Recipe.from_json(query.recipe)
+    x, y = _rows(partition, query.part)
+    if len(recipe.inputs) != x.shape[1]:
+        raise BadInput(key="recipe", got=f"{len(recipe.inputs)} columns", allowed=f"{x.shape[1]}, as in the data")
+    kept = recipe.kept(x, y) if query.part == "train" else np.arange(len(y))
+    return recipe.values(x[kept]), y[kept]
 
 
 def _rows(partition: Partition, part: str) -> tuple[Array, Array]:

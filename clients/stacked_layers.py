@@ -18,12 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from fl.models.layers import TargetUnit
+from fl.models.recipe_preprocessing import RecipePreprocessing
 from fl.models.table_preprocessing import TablePreprocessing
 
 ROWWISE: tuple[type[nn.Module], ...] = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Softplus, nn.Tanh,
     nn.Sigmoid, nn.LogSigmoid, nn.Hardtanh, nn.Hardsigmoid, nn.Hardswish, nn.Identity, nn.Softmax, nn.LogSoftmax,
-    nn.Unflatten, TablePreprocessing, TargetUnit,
+    nn.Unflatten, TablePreprocessing, RecipePreprocessing, TargetUnit,
 )  # fmt: skip
 """Layers without parameters that treat each example by itself."""
 

@@ -141,6 +141,8 @@ class Query:
 
     numbers     what the kind needs besides, by name: ``edges/3`` are the edges of column 3
     by_client   every client answers for itself; otherwise a work unit's clients are added up first
+    recipe      the columns asked for are the features that this makes (fl/transforms), of the rows that it keeps of a
+                training part; empty: the columns as they are
     """
 
     kind: str
@@ -148,6 +150,7 @@ class Query:
     numbers: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     part: str = "all"
     by_client: bool = False
+    recipe: str = ""
     round: int = 1
 
     def __post_init__(self) -> None:

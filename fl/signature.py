@@ -31,6 +31,7 @@ class Signature:
     indicators      columns for which a table model adds a 0/1 column "was missing"
     feature_mean, feature_std   a column (after filling), used by table models; empty: not standardised
     target_mean, target_std     of a regression target, in its own unit; 0 and 1: as it is
+    recipe          what makes features of the columns of a table (fl/transforms), as text; empty: the fields above do
     """
 
     task: Task
@@ -46,6 +47,7 @@ class Signature:
     feature_std: tuple[float, ...] = ()
     target_mean: float = 0.0
     target_std: float = 1.0
+    recipe: str = ""
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:

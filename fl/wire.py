@@ -11,7 +11,7 @@
               extra    ArrayRecord   sum of the algorithm's extra arrays, where it has any
               clients  MetricRecord  a list a column: client, weight, num_examples, norm, base_version ...
     query                                                one reply a work unit, or a client
-              query       ConfigRecord  kind, columns, part, by-client, and ``numbers/NAME`` lists
+              query       ConfigRecord  kind, columns, part, by-client, recipe, and ``numbers/NAME`` lists
               metrics     MetricRecord  client: the first; clients: all; num-examples
               statistics  ConfigRecord  the statistics that merge
     evaluation
@@ -153,7 +153,7 @@ NUMBERS = "numbers/"
 
 def query_content(query: Query) -> RecordDict:
     """A query, as every client that is asked gets it."""
-    config = ConfigRecord({"server-round": query.round, "kind": query.kind, "part": query.part})
+    config = ConfigRecord({"server-round": query.round, "kind": query.kind, "part": query.part, "recipe": query.recipe})
     config["columns"], config["by-client"] = list(query.columns), query.by_client
     for name, numbers in query.numbers.items():
         config[NUMBERS + name] = list(numbers)
@@ -169,6 +169,7 @@ def read_query(content: RecordDict) -> Query:
         numbers={key.removeprefix(NUMBERS): tuple(v) for key, v in config.items() if key.startswith(NUMBERS)},
         part=str(config["part"]),
         by_client=bool(config["by-client"]),
+        recipe=str(config["recipe"]),
         round=int(config["server-round"]),
     )
 

@@ -39,6 +39,7 @@ FLOORS: dict[str, tuple[int, int]] = {
     "fl.signature": (0, 2),  # what goes into a model and comes out
     "fl.moments": (0, 3),  # above parameters for its Array
     "fl.sketches": (0, 3),
+    "fl.transforms": (0, 3),
     "fl.metrics": (0, 4),  # above what of it fills a file of its own
     "fl.messages": (0, 5),
     "fl.wire": (0, 6),

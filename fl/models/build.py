@@ -13,6 +13,7 @@ from fl.errors import BadInput
 from fl.models.arrays import GrowingModule
 from fl.models.evaluate import evaluating, one_thread
 from fl.models.imports import find
+from fl.models.recipe_preprocessing import RecipePreprocessing
 from fl.seeds import process_wide
 from fl.signature import Signature
 
@@ -46,6 +47,9 @@ def build_model(*, target: str, arguments: Mapping[str, Any], signature: Signatu
         if signature.input_dtype == "float64":
             module = module.double()
         check_fits(module, signature, name=target)
+    if signature.recipe and not any(isinstance(layer, RecipePreprocessing) for layer in module.modules()):
+        allowed = "a model that applies it: table_mlp, logistic, or one of fl.models.recipe_preprocessing's layer"
+        raise BadInput(key="dataset.recipe", got=f"a recipe for {target}, which knows none", allowed=allowed)
     return module
 
 

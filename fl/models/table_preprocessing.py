@@ -13,7 +13,13 @@ from torch import Tensor, nn
 
 from fl.errors import BadInput
 from fl.models.layers import float_dtype
+from fl.models.recipe_preprocessing import RecipePreprocessing
 from fl.signature import Signature
+
+
+def table_preprocessing(signature: Signature) -> TablePreprocessing | RecipePreprocessing:
+    """The first layer of a model of this table: the data set's recipe, or the standard one."""
+    return RecipePreprocessing(signature) if signature.recipe else TablePreprocessing(signature)
 
 
 class TablePreprocessing(nn.Module):

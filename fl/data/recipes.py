@@ -1,0 +1,306 @@
+"""A recipe as people write it, and how it is fitted: by query rounds over the clients' training parts alone.
+
+A recipe is a list of steps, each with what it takes (``columns`` none: all that there are at that point):
+
+    - drop:        {columns: [id]}
+    - deduplicate: {}
+    - drop_rows:   {columns: [age]}                                       those that miss one of these
+    - impute:      {columns: [age], by: median, indicator: true}          median mean most_frequent constant (value)
+    - outliers:    {columns: [age], by: iqr, width: 1.5, action: clip}    iqr deviation quantiles range; clip flag drop
+    - encode:      {columns: [cp], by: one_hot, most: 32, at_least: 1}    one_hot ordinal; or categories: [1, 2]
+    - scale:       {columns: [age], by: standard}                         standard min_max
+    - discretise:  {columns: [age], by: quantiles, bins: 4}               quantiles uniform; or edges: [40, 60]
+    - dates:       {columns: [seen], unit: days, fields: [year, month]}   days or seconds since 1970
+    - curve:       {columns: [cost], by: log1p}                           log log1p sqrt square
+    - aggregate:   {columns: [a, b], by: mean, into: ab}                  sum mean min max, of each example
+
+A step is fitted on what the steps before it make of the training rows that they keep.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+from fl.data import analytics
+from fl.data.analytics import Ask
+from fl.errors import BadInput
+from fl.messages import Query
+from fl.moments import Moments
+from fl.transforms import steps
+from fl.transforms.recipe import Recipe
+from fl.transforms.steps import CURVES, FIELDS, Step
+
+PART = "train"
+Entry: TypeAlias = tuple[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """What a step is fitted with: ``ask`` about columns ``names``, as they are before it; ``key`` is the step's own."""
+
+    ask: Ask
+    names: tuple[str, ...]
+    key: str
+
+    def chosen(self, columns: Sequence[str] | None) -> tuple[str, ...]:
+        """``columns``, or all of them."""
+        if columns is None:
+            return self.names
+        return tuple(self.among(f"columns[{i}]", name, self.names) for i, name in enumerate(columns))
+
+    def among(self, option: str, got: str, allowed: Iterable[str]) -> str:
+        """``got``, or BadInput by the option's key."""
+        if got not in allowed:
+            raise BadInput(key=f"{self.key}.{option}", got=got, allowed=", ".join(allowed))
+        return got
+
+    def numbers(self, columns: Iterable[str]) -> list[int]:
+        """Where the columns are."""
+        return [self.names.index(name) for name in columns]
+
+    def moments(self, columns: Sequence[str]) -> list[Moments]:
+        """Of each of the columns."""
+        return list(analytics.moments(self.ask, self.numbers(columns), part=PART).values())
+
+    def quantiles(self, columns: Sequence[str], shares: Sequence[float]) -> list[list[float]]:
+        """Of each of the columns; 0 where nobody knows a value."""
+        found = analytics.quantiles(self.ask, self.numbers(columns), shares, part=PART)
+        return [[value if value == value else 0.0 for value in values] for values in found.values()]
+
+    def frequent(self, columns: Sequence[str], *, most: int, at_least: int = 1) -> list[list[float]]:
+        """The frequent values of each of the columns, most frequent first."""
+        hitters = analytics.heavy_hitters(self.ask, self.numbers(columns), capacity=most, at_least=at_least, part=PART)
+        return [[value for value, _ in found.top] for found in hitters.values()]
+
+
+def _impute(
+    f: Fitting,
+    *,
+    columns: Sequence[str] | None = None,
+    by: str = "median",
+    value: float = 0.0,
+    indicator: bool = False,
+) -> Sequence[Step]:
+    f.among("by", by, ("median", "mean", "most_frequent", "constant"))
+    chosen = f.chosen(columns)
+    if by == "median":
+        values = [found[0] for found in f.quantiles(chosen, [0.5])]
+    elif by == "mean":
+        values = [found.mean for found in f.moments(chosen)]
+    elif by == "most_frequent":
+        values = [found[0] if found else 0.0 for found in f.frequent(chosen, most=256)]
+    else:
+        values = [float(value)] * len(chosen)
+    gaps = f.moments(chosen) if indicator else []
+    flagged = [name for name, found in zip(chosen, gaps, strict=bool(gaps)) if found.missing]
+    return [steps.Impute(chosen, tuple(values), tuple(flagged))]
+
+
+def _outliers(
+    f: Fitting,
+    *,
+    columns: Sequence[str] | None = None,
+    by: str = "iqr",
+    width: float | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    action: str = "clip",
+) -> Sequence[Step]:
+    f.among("by", by, ("iqr", "deviation", "quantiles", "range"))
+    f.among("action", action, ("clip", "flag", "drop"))
+    chosen = f.chosen(columns)
+    if by == "iqr":
+        reach = 1.5 if width is None else float(width)
+        bounds = [(q - reach * (r - q), r + reach * (r - q)) for q, r in f.quantiles(chosen, [0.25, 0.75])]
+    elif by == "deviation":
+        reach = 3.0 if width is None else float(width)
+        bounds = [
+            (m.mean - reach * m.deviation, m.mean + reach * m.deviation) if m.count else (0.0, 0.0)
+            for m in f.moments(chosen)
+        ]
+    elif by == "quantiles":
+        shares = [0.01 if low is None else float(low), 0.99 if high is None else float(high)]
+        bounds = [(q, r) for q, r in f.quantiles(chosen, shares)]
+    else:
+        if low is None or high is None:
+            raise BadInput(key=f"{f.key}.low", got=[low, high], allowed="low and high, for by: range")
+        bounds = [(float(low), float(high))] * len(chosen)
+    lows, highs = tuple(a for a, _ in bounds), tuple(b for _, b in bounds)
+    if action == "drop":
+        return [steps.DropOutliers(chosen, lows, highs)]
+    return [steps.Clip(chosen, lows, highs, flag=action == "flag")]
+
+
+def _drop(f: Fitting, *, columns: Sequence[str]) -> Sequence[Step]:
+    chosen = f.chosen(columns)
+    if set(chosen) == set(f.names):
+        raise BadInput(key=f"{f.key}.columns", got="all columns", allowed="some, so that a feature is left")
+    return [steps.Drop(chosen)]
+
+
+def _drop_rows(f: Fitting, *, columns: Sequence[str] | None = None) -> Sequence[Step]:
+    return [steps.DropMissing(f.chosen(columns))]
+
+
+def _deduplicate(f: Fitting) -> Sequence[Step]:
+    return [steps.Deduplicate()]
+
+
+def _encode(
+    f: Fitting,
+    *,
+    columns: Sequence[str],
+    by: str = "one_hot",
+    categories: Sequence[float] | None = None,
+    most: int = 32,
+    at_least: int = 1,
+) -> Sequence[Step]:
+    kind: Callable[[str, tuple[float, ...]], Step]
+    kind = steps.OneHot if f.among("by", by, ("one_hot", "ordinal")) == "one_hot" else steps.Ordinal
+    chosen = f.chosen(columns)
+    if categories is not None:
+        if not categories:
+            raise BadInput(key=f"{f.key}.categories", got="none", allowed="one or more")
+        return [kind(name, tuple(float(c) for c in categories)) for name in chosen]
+    found = f.frequent(chosen, most=most, at_least=at_least)
+    for name, values in zip(chosen, found, strict=True):
+        if not values:
+            raise BadInput(key=f"{f.key}.columns", got=f"{name}, of which no value was told", allowed="one with values")
+    return [kind(name, tuple(sorted(values))) for name, values in zip(chosen, found, strict=True)]
+
+
+def _scale(f: Fitting, *, columns: Sequence[str] | None = None, by: str = "standard") -> Sequence[Step]:
+    f.among("by", by, ("standard", "min_max"))
+    chosen = f.chosen(columns)
+    found = f.moments(chosen)
+    if by == "min_max":
+        return [steps.Scale(chosen, tuple(m.low for m in found), tuple(m.high - m.low or 1.0 for m in found))]
+    # Below what rounding alone makes of a constant column, there is nothing to divide by.
+    spread = (m.deviation if m.count and m.deviation > 1e-7 * abs(m.mean) else 1.0 for m in found)
+    return [steps.Scale(chosen, tuple(m.mean for m in found), tuple(spread))]
+
+
+def _discretise(
+    f: Fitting,
+    *,
+    columns: Sequence[str],
+    by: str = "quantiles",
+    bins: int = 4,
+    edges: Sequence[float] | None = None,
+) -> Sequence[Step]:
+    f.among("by", by, ("quantiles", "uniform"))
+    chosen = f.chosen(columns)
+    if edges is not None:
+        found = [[float(e) for e in edges]] * len(chosen)
+    elif bins < 2:
+        raise BadInput(key=f"{f.key}.bins", got=bins, allowed="2 or more")
+    elif by == "quantiles":
+        found = f.quantiles(chosen, [i / bins for i in range(1, bins)])
+    else:
+        found = [[m.low + (m.high - m.low) * i / bins for i in range(1, bins)] for m in f.moments(chosen)]
+    return [steps.Discretise(name, tuple(sorted(set(e)))) for name, e in zip(chosen, found, strict=True)]
+
+
+def _dates(
+    f: Fitting, *, columns: Sequence[str], unit: str = "days", fields: Sequence[str] = FIELDS[:4]
+) -> Sequence[Step]:
+    f.among("unit", unit, ("days", "seconds"))
+    chosen = [f.among("fields", field, FIELDS) for field in fields]
+    return [steps.Dates(name, unit, tuple(chosen)) for name in f.chosen(columns)]
+
+
+def _curve(f: Fitting, *, columns: Sequence[str], by: str) -> Sequence[Step]:
+    return [steps.Curve(f.chosen(columns), f.among("by", by, CURVES))]
+
+
+def _aggregate(f: Fitting, *, columns: Sequence[str], by: str, into: str) -> Sequence[Step]:
+    f.among("by", by, steps.AGGREGATES)
+    if not columns:
+        raise BadInput(key=f"{f.key}.columns", got="none", allowed="one or more")
+    if into in f.names:
+        raise BadInput(key=f"{f.key}.into", got=into, allowed="a name that no column has")
+    return [steps.Aggregate(f.chosen(columns), by, into)]
+
+
+FITS: Mapping[str, Callable[..., Sequence[Step]]] = {
+    "impute": _impute,
+    "outliers": _outliers,
+    "drop": _drop,
+    "drop_rows": _drop_rows,
+    "deduplicate": _deduplicate,
+    "encode": _encode,
+    "scale": _scale,
+    "discretise": _discretise,
+    "dates": _dates,
+    "curve": _curve,
+    "aggregate": _aggregate,
+}
+
+
+_KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
+    **dict.fromkeys(("columns", "fields"), ((str,), "a list of names")),
+    **dict.fromkeys(("categories", "edges"), ((int, float), "a list of numbers")),
+    **dict.fromkeys(("value", "width", "low", "high"), ((int, float), "a number")),
+    **dict.fromkeys(("most", "at_least", "bins"), ((int,), "a whole number")),
+    **dict.fromkeys(("by", "action", "unit", "into"), ((str,), "a name")),
+    "indicator": ((bool,), "true or false"),
+}
+"""Of what type an option is, or the members of its list."""
+
+
+def read_recipe(written: object, *, key: str = "dataset.recipe") -> list[Entry]:
+    """The steps of a recipe as YAML gives them, checked as far as can be without data."""
+    if not isinstance(written, Sequence) or isinstance(written, str) or not written:
+        raise BadInput(key=key, got=written, allowed="a list of steps, such as - scale: {by: standard}")
+    entries = []
+    for i, entry in enumerate(written):
+        if not isinstance(entry, Mapping) or len(entry) != 1:
+            raise BadInput(key=f"{key}[{i}]", got=entry, allowed="one step with its options")
+        ((name, options),) = entry.items()
+        if name not in FITS:
+            raise BadInput(key=f"{key}[{i}]", got=name, allowed=", ".join(FITS))
+        options = {} if options is None else options
+        takes = list(inspect.signature(FITS[name]).parameters.values())[1:]
+        allowed = ", ".join(p.name for p in takes) or "no options"
+        if not isinstance(options, Mapping):
+            raise BadInput(key=f"{key}[{i}].{name}", got=options, allowed=f"options by name: {allowed}")
+        for option in options:
+            if option not in {p.name for p in takes}:
+                raise BadInput(key=f"{key}[{i}].{name}", got=option, allowed=allowed)
+        for p in takes:
+            if p.default is p.empty and p.name not in options:
+                raise BadInput(key=f"{key}[{i}].{name}", got=f"no {p.name}", allowed=f"a value for {p.name}")
+        for option, value in options.items():
+            kind, what = _KINDS[option]
+            values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+            if (values is value) != what.startswith("a list") or not all(type(v) in kind for v in values):
+                raise BadInput(key=f"{key}[{i}].{name}.{option}", got=value, allowed=what)
+        entries.append((str(name), options))
+    return entries
+
+
+def fit_recipe(
+    entries: Sequence[Entry], ask: Ask, *, inputs: Sequence[str], dtype: str = "float32", key: str = "dataset.recipe"
+) -> Recipe:
+    """Fit ``entries`` (of ``read_recipe``) in order. ``inputs``: names of the table's columns, in order.
+
+    ``ask`` puts queries to all clients (server/query.py). Nothing but merged statistics of training parts is used.
+    """
+    recipe = Recipe(tuple(inputs), (), dtype)
+    for i, (name, options) in enumerate(entries):
+        fitting = Fitting(_asking(ask, recipe), recipe.features, f"{key}[{i}].{name}")
+        made = FITS[name](fitting, **options)
+        recipe = replace(recipe, steps=(*recipe.steps, *made))
+    return recipe
+
+
+def _asking(ask: Ask, recipe: Recipe) -> Ask:
+    text = recipe.to_json()
+
+    def about_features(query: Query) -> analytics.Answers:
+        return ask(replace(query, recipe=text))
+
+    return about_features

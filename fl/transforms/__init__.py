@@ -1,0 +1,1 @@
+"""From columns of a table to features: fitted records, the same bits offline, online and inside a model."""
