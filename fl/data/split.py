@@ -11,6 +11,9 @@ from fl.seeds import generator
 # A natural client that gives rows to the server keeps these many: one a part.
 _KEEP = 3
 
+PARTS = ("train", "validation", "test")
+"""What the numbers 0, 1 and 2 mean, where rows of a table are divided."""
+
 
 def split_sizes(num_examples: Array, *, validation_fraction: float, test_fraction: float) -> Array:
     """Sizes (num_clients, 3) of the train, validation and test parts of clients with ``num_examples`` each.
@@ -69,3 +72,63 @@ def set_apart(num_rows: int, fraction: float, client: Array | None, seed: int, *
 
 def _part(n: Array, fraction: float) -> Array:
     return np.maximum(np.floor(n * fraction + 0.5).astype(np.int64), 1) if fraction > 0 else np.zeros_like(n)
+
+
+def by_ratio(num_rows: int, *, validation_fraction: float, test_fraction: float, seed: int) -> Array:
+    """The part (n,) of each row, drawn by ``seed``; sizes as of ``split_sizes``."""
+    order = generator(seed, purpose="split/ratio").permutation(num_rows)
+    return _in_order(order, validation_fraction, test_fraction)
+
+
+def stratified(labels: Array, *, validation_fraction: float, test_fraction: float, seed: int) -> Array:
+    """The part (n,) of each row: the rows of each label (n,) divided for themselves, so that shares stay.
+
+    Sizes are as of ``split_sizes``, a label: one that is rare is still in every part, if it has three rows.
+    """
+    part = np.zeros(len(labels), np.int64)
+    draw = generator(seed, purpose="split/stratified")
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        part[draw.permutation(rows)] = np.sort(_in_order(np.arange(len(rows)), validation_fraction, test_fraction))
+    return part
+
+
+def by_time(times: Array, *, validation_fraction: float, test_fraction: float) -> Array:
+    """The part (n,) of each row: training, then validation, then test, in the order of ``times`` (n,).
+
+    Rows of one time are in one part, the earlier of two: no training row is as late as a validation row, and so on.
+    A part may so become empty; the training part never is.
+    """
+    order = np.argsort(times, kind="stable")
+    part = _in_order(order, validation_fraction, test_fraction)
+    _, moment = np.unique(times, return_inverse=True)
+    earliest = np.full(moment.max(initial=0) + 1, len(PARTS))
+    np.minimum.at(earliest, moment, part)
+    return np.asarray(earliest[moment])
+
+
+def by_group(groups: Array, *, validation_fraction: float, test_fraction: float, seed: int) -> Array:
+    """The part (n,) of each row, where no group of ``groups`` (n,) is in two parts: a patient's visits, say.
+
+    Groups go in a drawn order, each to the part that lacks the largest share of the rows that it should have. With
+    three groups or more no part with a fraction is empty.
+    """
+    names, member = np.unique(groups, return_inverse=True)
+    sizes = np.bincount(member, minlength=len(names))
+    ((*wanted,),) = split_sizes(
+        np.array([len(groups)]), validation_fraction=validation_fraction, test_fraction=test_fraction
+    ).tolist()
+    part, held = np.zeros(len(names), np.int64), [0, 0, 0]
+    for group in generator(seed, purpose="split/group").permutation(len(names)):
+        lacks = [(want - have) / want if want else -np.inf for want, have in zip(wanted, held, strict=True)]
+        part[group] = int(np.argmax(lacks))
+        held[part[group]] += int(sizes[group])
+    return np.asarray(part[member])
+
+
+def _in_order(order: Array, validation_fraction: float, test_fraction: float) -> Array:
+    """The part of each row: the first of ``order`` are for training, then validation, then test."""
+    sizes = split_sizes(np.array([len(order)]), validation_fraction=validation_fraction, test_fraction=test_fraction)
+    part = np.zeros(len(order), np.int64)
+    part[order] = np.repeat(np.arange(len(PARTS)), sizes[0])
+    return part
