@@ -106,32 +106,34 @@ def main(grid: Grid, context: Context) -> None:
         prepare_commit=partial(history.prepare_commit, strategy=strategy),
         observer=observer,
     )
-    observer.on_start(
-        RunRecord(
-            run_id=history.run_id,
-            run_dir=run_dir,
-            registry_dir=registry.folder,
-            config=history.fields["config"],
-            signature=centre.signature,
-            dataset=centre.name,
-            num_clients=num_clients,
-            cohort_size=options.cohort_size,
-            num_rounds=options.num_rounds,
-            first_round=resumed[1][-1].round if resumed else 0,
-            earlier=resumed[1][:-1] if resumed else (),
-            engine=str(run.get("engine", "superlink")),
-            num_parameters=num_values(random_model),
-            partition_picture=Path(run["picture"]) if run.get("picture") else None,
-        )
+    record = RunRecord(
+        run_id=history.run_id,
+        run_dir=run_dir,
+        registry_dir=registry.folder,
+        config=history.fields["config"],
+        signature=centre.signature,
+        dataset=centre.name,
+        num_clients=num_clients,
+        cohort_size=options.cohort_size,
+        num_rounds=options.num_rounds,
+        first_round=resumed[1][-1].round if resumed else 0,
+        earlier=resumed[1][:-1] if resumed else (),
+        engine=str(run.get("engine", "superlink")),
+        num_parameters=num_values(random_model),
+        partition_picture=Path(run["picture"]) if run.get("picture") else None,
     )
-    registry.start_run(history.run_id, {"run_dir": str(run_dir.resolve()), "dataset": centre.name})
-    registry.keep_examples(history.run_id, centre.test.x, centre.test.y)
     totals = resumed[0] if resumed else Totals(parameters=random_model)
     ready = time.time()
     stopped: Exception | None = None
     extra: dict[str, Any] = {}
+    begun = False
     try:
         with interrupts.named(), _quick_collections():
+            with interrupts.deferred():  # once there are files of this run, its end is written too
+                observer.on_start(record)
+                registry.start_run(history.run_id, {"run_dir": str(run_dir.resolve()), "dataset": centre.name})
+                registry.keep_examples(history.run_id, centre.test.x, centre.test.y)
+                begun = True
             if resumed:
                 observer.on_round(resumed[1][-1])
             else:
@@ -142,7 +144,9 @@ def main(grid: Grid, context: Context) -> None:
                 extra["personal"] = final_comparison(
                     grid, nodes, totals.parameters, round=totals.round, run_dir=run_dir, seed=seed
                 )
-    except Exception as error:  # noqa: BLE001  whatever ends a run, its summary is written first
+    except Exception as error:
+        if not begun:
+            raise
         stopped = error
     ended = time.time()
     seconds = {"setup": ready - began, "rounds": ended - ready, "total": ended - began}
