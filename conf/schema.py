@@ -38,6 +38,7 @@ class Hospitals(Dataset):
     label: Annotated[str | None, "null: disease or not; another column: that number is predicted"]
     standardize: Annotated[bool, "standardise columns by statistics merged over clients"]
     missing: Annotated[str, "what fills missing values: federated (merged medians) or client (its own)"]
+    recipe: Annotated[list[Any] | None, "steps that make features of the columns; null: standardize and missing do"]
 
 
 @dataclass
@@ -59,6 +60,7 @@ class Arrays(Dataset):
     task: Annotated[str, "auto, classification, regression or next_token"]
     standardize: Annotated[bool, "standardise columns by statistics merged over clients"]
     missing: Annotated[str, "what fills missing values: federated (merged medians) or client (its own)"]
+    recipe: Annotated[list[Any] | None, "steps that make features of the columns; null: standardize and missing do"]
 
 
 @dataclass

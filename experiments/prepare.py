@@ -17,19 +17,21 @@ def load_data(settings: Mapping[str, Any]) -> Dataset:
     """The data set of the section ``dataset``, in memory. Raises BadInput where the data cannot be used."""
     from fl.data.catalog import load
 
-    own = {f"{part}_fraction" for part in FRACTIONS} | {"name", "max_server_test", "quarantine"}
+    own = {f"{part}_fraction" for part in FRACTIONS} | {"name", "max_server_test", "quarantine", "recipe"}
     options = {key: value for key, value in settings["dataset"].items() if key not in own}
     return load(settings["dataset"]["name"], **options, seed=int(settings["seed"]))
 
 
 def prepare_data(settings: Mapping[str, Any], dataset: Dataset, *, centre: Path, devices: Path) -> Prepared:
     """Partition ``dataset`` as the settings say, and write the server's part and the devices'."""
+    from experiments.recipes import fit_prepared, recipe_of
     from fl.data.prepare import prepare
 
+    entries = recipe_of(settings, dataset)
     public, held_out, validation, test = (float(settings["dataset"][f"{part}_fraction"]) for part in FRACTIONS)
     partition = dict(settings["partition"])
     quarantine = settings["dataset"].get("quarantine")
-    return prepare(
+    prepared = prepare(
         dataset,
         partition=partition.pop("name"),
         partition_options=partition,
@@ -44,3 +46,4 @@ def prepare_data(settings: Mapping[str, Any], dataset: Dataset, *, centre: Path,
         centre_dir=centre,
         devices_dir=devices,
     )
+    return fit_prepared(settings, entries, prepared) if entries else prepared

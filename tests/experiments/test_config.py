@@ -126,7 +126,7 @@ def test_catalog_and_tree_name_the_same():
 def test_data_set_options_are_those_of_the_catalog(name):
     known = {p.name: p.default for p in inspect.signature(load).parameters.values()}
     for key, value in values("dataset", name).items():
-        if not key.endswith("_fraction") and key not in ("name", "max_server_test", "quarantine"):
+        if not key.endswith("_fraction") and key not in ("name", "max_server_test", "quarantine", "recipe"):
             assert known[key] == value, f"dataset/{name}.yaml: {key}"
 
 
