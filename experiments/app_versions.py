@@ -23,6 +23,7 @@ from fl.metrics import quantiles
 from fl.parameters import Parameters
 from fl.registry import Registry, Version
 from fl.signature import Signature
+from server import interrupts
 from server.background import Background
 from server.records import CLIENT_COUNTS, PHASES, Observer, RoundRecord, RunRecord, RunSummary
 from server.tracking.files import FilesObserver
@@ -75,16 +76,17 @@ class Versions:
         """The app has called ``start``. Of several calls the first one begins the run."""
         if self.started:
             return
-        self.started, self._ready = True, time.time()
-        self.registry.start_run(self.run_id, {"run_dir": str(self.run_dir), "dataset": self._name})
-        shapes = [shape for _, _, shape in header["arrays"]]
-        self._tell_start(
-            num_rounds=int(header["num_rounds"]),
-            cohort_size=int(header["cohort_size"]),
-            num_parameters=sum(math.prod(shape) for shape in shapes),
-        )
-        if self._last is not None:
-            self.observer.on_round(self._last)
+        with interrupts.deferred():  # all observers have begun, or none
+            self.started, self._ready = True, time.time()
+            self.registry.start_run(self.run_id, {"run_dir": str(self.run_dir), "dataset": self._name})
+            shapes = [shape for _, _, shape in header["arrays"]]
+            self._tell_start(
+                num_rounds=int(header["num_rounds"]),
+                cohort_size=int(header["cohort_size"]),
+                num_parameters=sum(math.prod(shape) for shape in shapes),
+            )
+            if self._last is not None:
+                self.observer.on_round(self._last)
 
     def round(self, header: Mapping[str, Any], buffers: Sequence[Buffer]) -> None:
         """Make a round of the app a version, durably."""
@@ -96,10 +98,11 @@ class Versions:
 
     def settle(self) -> None:
         """Wait until the last round told is a version, and tell the observers; raises what its commit raised."""
-        record = self._commits.finish()
-        if record is not None:
-            self._include(record)
-            self.observer.on_round(record)
+        with interrupts.deferred():
+            record = self._commits.finish()
+            if record is not None:
+                self._include(record)
+                self.observer.on_round(record)
 
     def _commit(
         self, header: Mapping[str, Any], buffers: Sequence[Buffer], write_states: Callable[[], None]

@@ -26,8 +26,11 @@ class Stop(KeyboardInterrupt):
 
 
 class _State:
+    """``pending``: a signal that has come and is not raised; ``raised``: one that is, and not yet an Interrupted."""
+
     depth = 0
     pending: str | None = None
+    raised: str | None = None
 
 
 @contextmanager
@@ -52,16 +55,19 @@ def handled() -> Iterator[None]:
             yield
     finally:
         restore()
-        _State.pending = None
+        _State.pending = _State.raised = None
 
 
 @contextmanager
 def named() -> Iterator[None]:
-    """Let Stop leave the block as Interrupted."""
+    """Let Stop leave the block as Interrupted; also where Ray, which it found waiting, has made its own of it."""
     try:
         yield
-    except Stop as stop:
-        raise Interrupted(signal=stop.signal) from None
+    except KeyboardInterrupt as stop:
+        name, _State.raised = _State.raised, None
+        if name is None and not isinstance(stop, Stop):
+            raise
+        raise Interrupted(signal=stop.signal if isinstance(stop, Stop) else str(name)) from None
 
 
 @contextmanager
@@ -79,4 +85,5 @@ def deferred() -> Iterator[None]:
 def _raise_pending() -> None:
     name, _State.pending = _State.pending, None
     if name:
+        _State.raised = name
         raise Stop(name)

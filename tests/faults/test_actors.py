@@ -214,6 +214,7 @@ def test_of_a_hundred_rounds_none_counts_a_late_reply_and_each_closes_in_time(
 
 @pytest.mark.slow
 @pytest.mark.ray
+@pytest.mark.timeout(900)
 def test_an_actor_killed_at_any_of_twenty_positions_costs_seconds_and_nothing_else(
     one_ray: Path, settings: Settings, told: Told
 ) -> None:

@@ -115,6 +115,19 @@ def test_no_blanket_except_takes_a_signal_for_a_fault() -> None:
         device()
 
 
+def test_a_signal_that_a_library_makes_its_own_of_keeps_its_name() -> None:
+    def waiting() -> None:  # as ray.wait does when a signal finds it
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt from None
+
+    with pytest.raises(Interrupted, match="stopped by SIGTERM"), interrupts.handled():
+        waiting()
+    with pytest.raises(KeyboardInterrupt), interrupts.handled():
+        raise KeyboardInterrupt
+
+
 def test_handlers_are_put_back_by_the_first_signal_and_by_the_end() -> None:
     before = [signal.getsignal(number) for number in interrupts.SIGNALS]
     with interrupts.handled():
