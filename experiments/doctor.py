@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.config_file import CONFIG, read_config
+from experiments.prepare import PREPARED
 from experiments.printing import print_table
 from experiments.run_folder import RUN
 from fl import faults
@@ -75,10 +76,10 @@ def _data(run_dir: Path) -> Iterator[CorruptFile]:
     from fl.data.store import verify_store
 
     devices = run_dir / "devices"
-    if not (devices / "prepared.json").is_file():
+    if not (run_dir / PREPARED).is_file():
         return  # never finished: it is made again
     checks = (
-        lambda: read_json(devices / "prepared.json"),
+        lambda: read_json(run_dir / PREPARED),
         lambda: verify_centre(run_dir / "centre"),
         lambda: verify_store(devices / "partitions"),
     )

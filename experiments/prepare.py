@@ -6,9 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fl.files import write_json
+
 if TYPE_CHECKING:
     from fl.data.dataset import Dataset
     from fl.data.prepare import Prepared
+
+PREPARED = "devices/prepared.json"
+"""In a run's folder: there once its data are written, with what a resumed run wants to know of them."""
 
 FRACTIONS = ("public", "held_out", "validation", "test")
 
@@ -47,3 +52,8 @@ def prepare_data(settings: Mapping[str, Any], dataset: Dataset, *, centre: Path,
         devices_dir=devices,
     )
     return fit_prepared(settings, entries, prepared) if entries else prepared
+
+
+def note_prepared(run_dir: Path, *, num_clients: int, picture: Path) -> None:
+    """Say that the data of a run are written, all of them."""
+    write_json(run_dir / PREPARED, {"num_clients": num_clients, "picture": str(picture)}, site="prepared")

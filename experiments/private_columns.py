@@ -65,9 +65,8 @@ def asked(settings: Mapping[str, Any], *, centre: Path, partitions: Path, states
     actors = 0 if name == "inprocess" else int(settings["engine"].get("num_actors") or available_cores())
     engine = Engine(name, "asked for", actors)
     label = settings["dataset"].get("label") or "label"
-    inputs = known.signature.feature_names or tuple(f"x{c}" for c in range(known.signature.input_shape[0]))
     with open_grid(engine, setting, values, run_id="0", partitions=partitions, states=states, quarantined={}) as grid:
-        yield Columns(asker(grid), (*inputs, label), known)
+        yield Columns(asker(grid), (*known.signature.input_names, label), known)
 
 
 def profile_columns(

@@ -47,13 +47,12 @@ def fit_prepared(settings: Mapping[str, Any], entries: Sequence[Entry], prepared
 
     centre, partitions, clients = prepared.centre_dir, prepared.devices_dir, prepared.num_clients
     plain = replace(prepared.signature, medians=(), indicators=(), feature_mean=(), feature_std=())
-    inputs = plain.feature_names or tuple(f"x{c}" for c in range(plain.input_shape[0]))
     with TemporaryDirectory(prefix="meadow-recipe-") as states:
         values = {**settings, "num_clients": clients}
         setting = open_setting(values, partitions=partitions, states=Path(states), signature=plain)
         # In this process, which wrote the partitions, whatever engine trains.
         grid = UnitGrid(run_id="0", num_clients=clients, unit_size=64, executor=InProcess(setting))
-        recipe = fit_recipe(entries, asker(grid), inputs=inputs, dtype=plain.input_dtype).to_json()
+        recipe = fit_recipe(entries, asker(grid), inputs=plain.input_names, dtype=plain.input_dtype).to_json()
     signature = replace(plain, recipe=recipe)
     fingerprint = hashlib.sha256(f"{prepared.fingerprint} {recipe}".encode()).hexdigest()
     for path, site in ((partitions / "store.json", "partitions.about"), (centre / "centre.json", "centre.about")):

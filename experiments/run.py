@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.config_file import CONFIG, read_config, write_config
-from experiments.prepare import load_data, prepare_data
+from experiments.prepare import PREPARED, load_data, note_prepared, prepare_data
 from experiments.run_folder import RUN, claimed_run_id, only_writer
 from fl.errors import BadInput, CorruptFile
-from fl.files import read_json, writable_folder, write_json
+from fl.files import read_json, writable_folder
 from server import interrupts
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def _prepare(config: Mapping[str, Any], run_dir: Path, *, centre: Path, partitio
     from fl.data.centre import verify_centre
     from fl.data.store import verify_store
 
-    known = run_dir / "devices" / "prepared.json"
+    known = run_dir / PREPARED
     if known.exists():
         try:
             facts = dict(read_json(known))
@@ -159,5 +159,5 @@ def _prepare(config: Mapping[str, Any], run_dir: Path, *, centre: Path, partitio
         else:
             return facts
     prepared = prepare_data(config, load_data(config), centre=centre, devices=partitions)
-    write_json(known, {"num_clients": prepared.num_clients, "picture": str(prepared.picture)}, site="prepared")
+    note_prepared(run_dir, num_clients=prepared.num_clients, picture=prepared.picture)
     return dict(read_json(known))

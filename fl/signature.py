@@ -55,6 +55,11 @@ class Signature:
         if self.num_outputs < 1:
             raise BadInput(key="dataset", got=f"{self.num_outputs} outputs", allowed="at least one class or target")
 
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """What the columns of a table go by: their own names, or x0, x1 ... where they have none."""
+        return self.feature_names or tuple(f"x{c}" for c in range(self.input_shape[0]))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
         return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}

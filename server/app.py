@@ -144,7 +144,7 @@ def main(grid: Grid, context: Context) -> None:
                 extra["personal"] = final_comparison(
                     grid, nodes, totals.parameters, round=totals.round, run_dir=run_dir, seed=seed
                 )
-    except Exception as error:
+    except Exception as error:  # whatever ends a run, its summary is written first
         if not begun:
             raise
         stopped = error

@@ -1,7 +1,7 @@
 """Ctrl-C and SIGTERM: a round is finished or abandoned cleanly, a commit is never cut in two.
 
-The first signal raises Stop, at once or as soon as a ``deferred`` block is left. Stop is a KeyboardInterrupt, so that
-no ``except Exception`` on its way can take it for a device's fault; ``named`` makes of it the error that users see.
+The first signal raises KeyboardInterrupt, at once or as soon as a ``deferred`` block is left, so that no ``except
+Exception`` on its way can take it for a device's fault; ``named`` makes of it the error that users see.
 A second signal finds Python's own handlers back in place and stops the process as it always would.
 """
 
@@ -15,14 +15,6 @@ from types import FrameType
 from fl.errors import Interrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-class Stop(KeyboardInterrupt):
-    """Raised wherever a signal finds the program."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.signal = name
 
 
 class _State:
@@ -60,14 +52,14 @@ def handled() -> Iterator[None]:
 
 @contextmanager
 def named() -> Iterator[None]:
-    """Let Stop leave the block as Interrupted; also where Ray, which it found waiting, has made its own of it."""
+    """Let a signal leave the block as Interrupted; Ray, where it finds that waiting, raises an interrupt of its own."""
     try:
         yield
-    except KeyboardInterrupt as stop:
+    except KeyboardInterrupt:
         name, _State.raised = _State.raised, None
-        if name is None and not isinstance(stop, Stop):
+        if name is None:
             raise
-        raise Interrupted(signal=stop.signal if isinstance(stop, Stop) else str(name)) from None
+        raise Interrupted(signal=name) from None
 
 
 @contextmanager
@@ -86,4 +78,4 @@ def _raise_pending() -> None:
     name, _State.pending = _State.pending, None
     if name:
         _State.raised = name
-        raise Stop(name)
+        raise KeyboardInterrupt

@@ -92,16 +92,12 @@ class Declared:
 
 def to_parameters(content: RecordDict, declared: Declared) -> str:
     """Against one client's parameters, where those were asked for. Arrays that came as bytes are left decoded."""
-    arrays, metrics = of_kind(content, ArrayRecord), of_kind(content, MetricRecord)
-    if why := _too_large(content):
-        return why
-    if len(metrics) != 1:
-        return f"{len(metrics)} metric records, not one"
-    if "sum" in arrays or "clients" in metrics:
+    arrays, (place, numbers) = of_kind(content, ArrayRecord), _metrics(content)
+    if "sum" in arrays or place == "clients":
         return "a sum, where a client's own parameters were asked for"
     if len(arrays) != 1:
         return f"{len(arrays)} array records, not one"
-    ((name, record),), (numbers,) = arrays.items(), metrics.values()
+    ((name, record),) = arrays.items()
     needs = declared.needs
     if why := _weight(numbers.get(needs.weight), needs.weight) or _numbers(numbers) or _base(numbers, declared):
         return why
@@ -143,21 +139,17 @@ def _too_far(found: Parameters, declared: Declared, loss: float) -> str:
 
 def to_sum(content: RecordDict, declared: Declared) -> str:
     """Against the sum of a unit, where that was asked for. Arrays that came as bytes are left decoded."""
-    arrays, metrics = of_kind(content, ArrayRecord), of_kind(content, MetricRecord)
-    if why := _too_large(content):
-        return why
-    if len(metrics) != 1:
-        return f"{len(metrics)} metric records, not one"
-    if "sum" not in arrays or "clients" not in metrics:
+    arrays, (place, numbers) = of_kind(content, ArrayRecord), _metrics(content)
+    if "sum" not in arrays or place != "clients":
         return "a client's own parameters, where a sum was asked for"
     if unknown := sorted(arrays.keys() - {"sum", "extra"}):
         return f"an array record {unknown[0]!r} was not asked for"
     rows = rows_of(content)
-    why = next((why for row in rows if (why := _row(row, declared))), "") or _numbers(metrics["clients"])
+    why = next((why for row in rows if (why := _row(row, declared))), "") or _numbers(numbers)
     if why:
         return why
     most = len(rows) * (P.num_bytes(declared.model) + P.num_bytes(declared.extra))
-    moved = metrics["clients"].get("bytes-up")
+    moved = numbers.get("bytes-up")
     if isinstance(moved, list) or moved is None or not 0 <= moved <= most:
         return f"bytes-up is {moved}, allowed: 0 to {most}"
     like = {"sum": declared.model, "extra": declared.extra}
@@ -178,12 +170,7 @@ def to_sum(content: RecordDict, declared: Declared) -> str:
 
 def to_report(content: RecordDict, *, averaged: bool) -> str:
     """Against an evaluation. ``averaged``: a stock strategy averages its metrics, and statistics may be missing."""
-    if why := _too_large(content):
-        return why
-    metrics = of_kind(content, MetricRecord)
-    if len(metrics) != 1:
-        return f"{len(metrics)} metric records, not one"
-    (numbers,) = metrics.values()
+    _, numbers = _metrics(content)
     if why := _weight(numbers.get(wire.NUM_EXAMPLES), wire.NUM_EXAMPLES) or _numbers(numbers):
         return why
     if "statistics" not in of_kind(content, ConfigRecord):
@@ -234,12 +221,20 @@ def of_kind(content: RecordDict, kind: type[Any]) -> dict[str, Any]:
     return {name: record for name, record in content.items() if isinstance(record, kind)}
 
 
-def _too_large(content: RecordDict) -> str:
+def _metrics(content: RecordDict) -> tuple[str, MetricRecord]:
+    """The one metric record of a reply, and its name. Raises ValueError for several, or for a reply that is too large
+    beside its arrays.
+    """
     size = 0
     for record in content.values():
         if not isinstance(record, ArrayRecord):
             size += sum(len(name) + _size(value) for name, value in record.items())
-    return f"{size} numbers and letters beside its arrays, at most {MAX_BESIDE}" if size > MAX_BESIDE else ""
+    if size > MAX_BESIDE:
+        raise ValueError(f"{size} numbers and letters beside its arrays, at most {MAX_BESIDE}")
+    metrics = of_kind(content, MetricRecord)
+    if len(metrics) != 1:
+        raise ValueError(f"{len(metrics)} metric records, not one")
+    return next(iter(metrics.items()))
 
 
 def _size(value: Any) -> int:

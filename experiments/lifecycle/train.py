@@ -70,15 +70,16 @@ def holds(settings: Settings, evidence: Mapping[str, Any]) -> bool:
 
 def _hand_over(split: Path, run_dir: Path) -> None:
     """Give a run its data, as if it had prepared them: a copy, because a run may mend its own."""
+    from experiments.prepare import note_prepared
     from fl.data.centre import PICTURE, open_centre
-    from fl.files import storing, write_json
+    from fl.files import storing
 
     shutil.rmtree(run_dir, ignore_errors=True)  # begun, and given up before it was one
     with storing(run_dir, site="stage.folder"):
         shutil.copytree(split / CENTRE, run_dir / CENTRE)
         shutil.copytree(split / PARTITIONS, run_dir / PARTITIONS)
-    facts = {"num_clients": open_centre(run_dir / CENTRE).num_clients, "picture": str(run_dir / CENTRE / PICTURE)}
-    write_json(run_dir / "devices" / "prepared.json", facts, site="prepared")
+    num_clients = open_centre(run_dir / CENTRE).num_clients
+    note_prepared(run_dir, num_clients=num_clients, picture=run_dir / CENTRE / PICTURE)
 
 
 STAGE = Stage(
