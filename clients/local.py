@@ -74,14 +74,18 @@ def _train_together(
     round: int,
     purpose: str,
 ) -> dict[int, Trained]:
-    if setting.one_by_one is not None or not jobs:
+    if setting.one_by_one is not None:
         return {}
     began = time.perf_counter()
     try:
+        # Who has nothing to train on fails alone.
+        jobs = [job for job in jobs if len(setting.trained_on(job.client))]
+        if not jobs:
+            return {}
         trained = train_stacked(
             setting.module,
             parameters,
-            [setting.store.partition(job.client).train for job in jobs],
+            [setting.trained_on(job.client) for job in jobs],
             setting.signature,
             options,
             corrections=[job.correction for job in jobs],
@@ -112,7 +116,7 @@ def _train_alone(
             setting.module,
             setting.trees,
             parameters,
-            setting.store.partition(job.client).train,
+            setting.trained_on(job.client),
             seed=setting.seed,
             round=round,
             client=job.client,
@@ -122,7 +126,7 @@ def _train_alone(
     trained = train(
         setting.module,
         parameters,
-        setting.store.partition(job.client).train,
+        setting.trained_on(job.client),
         setting.signature,
         options,
         correction=job.correction,

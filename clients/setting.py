@@ -6,9 +6,9 @@ are opened by whoever first needs an example: a driver whose actors do the work 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,9 @@ from clients.state import StateStore
 from clients.training import TrainingOptions
 from clients.vectorized import why_one_by_one
 from fl.algorithms.algorithm import Algorithm, load_algorithm
+from fl.data.dataset import Examples
 from fl.data.store import PartitionStore, open_store
+from fl.data.training_part import drops_rows, kept
 from fl.errors import BadInput
 from fl.messages import Boundary
 from fl.models import arrays
@@ -38,6 +40,9 @@ STACK_BYTES = 2**22
 """Parameters of stacked clients together: with their activations this stays in a core's share of the cache."""
 
 MOST_STACKED = 32
+
+MOST_KEPT = 256
+"""Clients whose training examples a process keeps at hand, where they are other than their training parts."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,16 @@ class Setting:
     def store(self) -> PartitionStore:
         """The private partitions, opened at first use."""
         return open_store(self.partitions)
+
+    def trained_on(self, client: int) -> Examples:
+        """What a client trains on: its training part, less the rows that the recipe drops."""
+        if drops_rows(self.signature):
+            return self._kept(client)
+        return self.store.partition(client).train
+
+    @cached_property
+    def _kept(self) -> Callable[[int], Examples]:
+        return lru_cache(maxsize=MOST_KEPT)(lambda client: kept(self.store.partition(client).train, self.signature))
 
     @cached_property
     def own_options(self) -> TrainingOptions:

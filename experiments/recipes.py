@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from fl.errors import BadInput
 from fl.files import read_json, write_json
@@ -16,8 +19,13 @@ if TYPE_CHECKING:
     from fl.data.dataset import Dataset
     from fl.data.prepare import Prepared
     from fl.data.recipes import Entry
+    from fl.signature import Signature
+    from fl.transforms.recipe import Recipe
 
 _KEY = "dataset.recipe"
+
+MOST_NAMED = 5
+"""Columns that a message names."""
 
 
 def recipe_of(settings: Mapping[str, Any], dataset: Dataset) -> Sequence[Entry]:
@@ -30,18 +38,19 @@ def recipe_of(settings: Mapping[str, Any], dataset: Dataset) -> Sequence[Entry]:
     entries = read_recipe(written)
     if not dataset.is_table or dataset.x.dtype.kind != "f":
         raise BadInput(key=_KEY, got=f"a recipe for {dataset.name}", allowed="a recipe for a table of numbers")
-    for i, (name, options) in enumerate(entries):
-        if name in ("deduplicate", "drop_rows") or options.get("action") == "drop":
-            allowed = "steps that keep every row: training does not leave rows out"
-            raise BadInput(key=f"{_KEY}[{i}]", got=name, allowed=allowed)
     return entries
 
 
 def fit_prepared(settings: Mapping[str, Any], entries: Sequence[Entry], prepared: Prepared) -> Prepared:
-    """Ask the clients, whose partitions are written, and write the recipe into both signatures."""
+    """Ask the clients, whose partitions are written, and write the recipe into both signatures.
+
+    What it does to the rows goes into the centre's facts, as ``recipe``. Raises BadInput where training would see a
+    missing value, or no row; where only a prediction would, that is said on standard error.
+    """
     from clients.grid import UnitGrid
     from clients.inprocess import InProcess
     from clients.setting import open_setting
+    from fl.data.recipe_effects import recipe_effects
     from fl.data.recipes import fit_recipe
     from server.query import asker
 
@@ -51,11 +60,57 @@ def fit_prepared(settings: Mapping[str, Any], entries: Sequence[Entry], prepared
         values = {**settings, "num_clients": clients}
         setting = open_setting(values, partitions=partitions, states=Path(states), signature=plain)
         # In this process, which wrote the partitions, whatever engine trains.
-        grid = UnitGrid(run_id="0", num_clients=clients, unit_size=64, executor=InProcess(setting))
-        recipe = fit_recipe(entries, asker(grid), inputs=plain.input_names, dtype=plain.input_dtype).to_json()
-    signature = replace(plain, recipe=recipe)
-    fingerprint = hashlib.sha256(f"{prepared.fingerprint} {recipe}".encode()).hexdigest()
-    for path, site in ((partitions / "store.json", "partitions.about"), (centre / "centre.json", "centre.about")):
+        ask = asker(UnitGrid(run_id="0", num_clients=clients, unit_size=64, executor=InProcess(setting)))
+        recipe = fit_recipe(entries, ask, inputs=plain.input_names, dtype=plain.input_dtype)
+        effects = recipe_effects(ask, recipe)
+    signature = replace(plain, recipe=recipe.to_json())
+    effects["missing"] |= _missing_at_the_centre(centre, signature, recipe)
+    warnings = _warnings(effects)
+    fingerprint = hashlib.sha256(f"{prepared.fingerprint} {signature.recipe}".encode()).hexdigest()
+    facts = {**prepared.facts, "recipe": effects | {"warnings": warnings}}
+    for path, site, more in (
+        (partitions / "store.json", "partitions.about", {}),
+        (centre / "centre.json", "centre.about", {"facts": facts}),
+    ):
         about = read_json(path)
-        write_json(path, about | {"signature": signature.to_dict(), "fingerprint": fingerprint}, site=site)
-    return replace(prepared, signature=signature, fingerprint=fingerprint)
+        write_json(path, about | {"signature": signature.to_dict(), "fingerprint": fingerprint} | more, site=site)
+    for line in warnings:
+        print(f"warning: {line}", file=sys.stderr)
+    return replace(prepared, signature=signature, fingerprint=fingerprint, facts=facts)
+
+
+def _missing_at_the_centre(folder: Path, signature: Signature, recipe: Recipe) -> dict[str, dict[str, int]]:
+    """By part of the server's own, the features that have no value somewhere; of the public part, where it is kept."""
+    from fl.data.centre import open_centre
+    from fl.data.training_part import kept
+
+    centre = open_centre(folder)
+    found: dict[str, dict[str, int]] = {}
+    for part, examples in (("public", kept(centre.public, signature)), ("server_test", centre.test)):
+        counts = np.isnan(recipe.values(examples.x)).sum(axis=0)
+        lacking = {name: int(n) for name, n in zip(recipe.features, counts, strict=True) if n}
+        found |= {part: lacking} if lacking else {}
+    return found
+
+
+def _warnings(effects: Mapping[str, Any]) -> list[str]:
+    """What is said about the recipe; BadInput where there is nothing to train on, or a missing value is trained on."""
+    rows, left, missing = effects["training_rows"], effects["trained_on"], effects["missing"]
+    if not left:
+        allowed = "steps that leave rows to train on"
+        raise BadInput(key=_KEY, got=f"a recipe that drops all {rows} training rows", allowed=allowed)
+    for part, among in (("train", f"the {left} training rows"), ("public", "the public rows")):
+        if part in missing:
+            got = f"a recipe that leaves values missing among {among} ({_listed(missing[part])})"
+            raise BadInput(key=_KEY, got=got, allowed="steps that leave none: impute, drop_rows, or drop the column")
+    where = {"validation": "validation parts", "test": "test parts", "server_test": "the server's test set"}
+    return [
+        f"{_KEY} leaves values missing in {where[part]} ({_listed(lacking)}): no row is dropped there, and the answer "
+        "to such a row is no number; impute fills them"
+        for part, lacking in missing.items()
+    ]
+
+
+def _listed(lacking: Mapping[str, int]) -> str:
+    some = [f"{name} in {n}" for name, n in list(lacking.items())[:MOST_NAMED]]
+    return ", ".join(some) + (" and others" if len(lacking) > MOST_NAMED else "")

@@ -80,7 +80,8 @@ def _run(config: Mapping[str, Any], run_dir: Path, began: float) -> None:
     facts = _prepare(config, run_dir, centre=centre, partitions=partitions)
     values = {**config, "num_clients": facts["num_clients"]}
     values["cohort_size"] = check_cohort_size(config.get("cohort_size"), facts["num_clients"])
-    setting = open_setting(values, partitions=partitions, states=states, signature=open_centre(centre).signature)
+    known = open_centre(centre)
+    setting = open_setting(values, partitions=partitions, states=states, signature=known.signature)
     registry = Registry(writable_folder(Path(config["registry_dir"]).resolve(), key="registry_dir"))
     check(values, centre=centre, registry=registry)
     engine = engines.choose(
@@ -106,6 +107,7 @@ def _run(config: Mapping[str, Any], run_dir: Path, began: float) -> None:
             "num_actors": engine.num_actors,
             "training": "stacked" if setting.one_by_one is None else f"one by one: {setting.one_by_one}",
             "private_examples_read_by": engines.READERS[engine.name],
+            **({"recipe": known.facts["recipe"]} if "recipe" in known.facts else {}),
         },
     }
     away = quarantined(registry.versions(run_id))

@@ -20,6 +20,7 @@ from torch import nn
 
 from fl import wire
 from fl.data.centre import Centre
+from fl.data.training_part import kept
 from fl.errors import BadInput
 from fl.metrics import values
 from fl.models import arrays, tasks
@@ -46,7 +47,7 @@ def check_seeding(
 ) -> None:
     """Raise BadInput unless ``seed_model`` can do what ``how`` says, for the arrays of ``module``."""
     if how == "pretrained":
-        if not len(centre.public.y):
+        if not len(kept(centre.public, centre.signature)):
             allowed = "random, or a dataset.public_fraction that leaves the server some public examples to train on"
             raise BadInput(key="server.seeding", got="pretrained, without a public example", allowed=allowed)
         for name in ("seeding_epochs", "seeding_batch_size", "seeding_learning_rate"):
@@ -80,7 +81,8 @@ def seed_model(
 
 
 def _pretrained(module: nn.Module, centre: Centre, options: Mapping[str, Any], seed: int) -> Seeded:
-    x, y, epochs = centre.public.x, centre.public.y, int(options["seeding_epochs"])
+    public, epochs = kept(centre.public, centre.signature), int(options["seeding_epochs"])
+    x, y = public.x, public.y
     facts = {"how": "pretrained", "public_examples": len(y), "epochs": epochs}
     if isinstance(module, TreeEnsemble):  # an epoch is a boosting round
         return Seeded(grow(module, arrays.parameters_of(module), x, y, rounds=epochs, seed=seed), facts)

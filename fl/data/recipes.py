@@ -14,7 +14,8 @@ A recipe is a list of steps, each with what it takes (``columns`` none: all that
     - curve:       {columns: [cost], by: log1p}                           log log1p sqrt square
     - aggregate:   {columns: [a, b], by: mean, into: ab}                  sum mean min max, of each example
 
-A step is fitted on what the steps before it make of the training rows that they keep.
+A step is fitted on what the steps before it make of the training rows that they keep. Rows are dropped from training
+parts alone: a row that is measured, or asked about when the model is used, is never dropped.
 """
 
 from __future__ import annotations
@@ -291,16 +292,17 @@ def fit_recipe(
     """
     recipe = Recipe(tuple(inputs), (), dtype)
     for i, (name, options) in enumerate(entries):
-        fitting = Fitting(_asking(ask, recipe), recipe.features, f"{key}[{i}].{name}")
+        fitting = Fitting(about_features(ask, recipe), recipe.features, f"{key}[{i}].{name}")
         made = FITS[name](fitting, **options)
         recipe = replace(recipe, steps=(*recipe.steps, *made))
     return recipe
 
 
-def _asking(ask: Ask, recipe: Recipe) -> Ask:
+def about_features(ask: Ask, recipe: Recipe) -> Ask:
+    """A function that asks about the features that ``recipe`` makes, in place of the table's columns."""
     text = recipe.to_json()
 
-    def about_features(query: Query) -> analytics.Answers:
+    def ask_about(query: Query) -> analytics.Answers:
         return ask(replace(query, recipe=text))
 
-    return about_features
+    return ask_about

@@ -22,9 +22,7 @@ import numpy as np
 from fl.errors import BadInput
 from fl.parameters import Array
 from fl.transforms.arithmetic import NUMPY, Arithmetic, Column
-from fl.transforms.steps import STEPS, Columns, RowStep, Step
-
-_NAMES = {kind: name for name, kind in STEPS.items()}
+from fl.transforms.steps import STEPS, Columns, RowStep, Step, step_name
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ class Recipe:
 
     def to_json(self) -> str:
         """As text; numbers keep every bit."""
-        steps = [{"step": _NAMES[type(step)], **asdict(step)} for step in self.steps]
+        steps = [{"step": step_name(step), **asdict(step)} for step in self.steps]
         return json.dumps({"inputs": self.inputs, "dtype": self.dtype, "steps": steps})
 
     @classmethod

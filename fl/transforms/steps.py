@@ -269,6 +269,12 @@ STEPS: Mapping[str, type[Step]] = {
     "deduplicate": Deduplicate,
 }
 """The names under which steps are written down."""
+_NAMES = {kind: name for name, kind in STEPS.items()}
+
+
+def step_name(step: Step) -> str:
+    """The name under which a step is written down."""
+    return _NAMES[type(step)]
 
 
 def written(value: float) -> str:

@@ -44,11 +44,42 @@ def test_other_recipes_are_other_data(tmp_path):
 @pytest.mark.parametrize(
     "choices, message",
     [
-        (["dataset.recipe=[{deduplicate: {}}]"], r"dataset.recipe\[0\]: got deduplicate, allowed: steps that keep"),
         (["dataset.recipe=[{scael: {}}]"], r"dataset.recipe\[0\]: got scael"),
+        (["dataset.recipe=[]"], "dataset.recipe: got .*, allowed: a list of steps"),
     ],
 )
 def test_what_cannot_be_applied_is_refused_before_anything_is_written(tmp_path, choices, message):
     with pytest.raises(BadInput, match=message):
         prepared(tmp_path, *choices)
     assert not (tmp_path / "centre").exists()
+
+
+FILLED = "age,sex,cp,chol,fbs,restecg,thalach,exang,oldpeak,slope,ca,thal"
+
+
+@pytest.mark.parametrize(
+    "recipe, message",
+    [
+        ("[{scale: {}}]", r"missing among the 582 training rows \(trestbps in 39, chol in 129, .* and others\), allow"),
+        (
+            "[{impute: {}}, {curve: {columns: [oldpeak], by: log}}]",
+            r"training rows \(oldpeak in \d+\), allowed: .*impute",
+        ),
+        ("[{outliers: {columns: [age], by: range, low: 200, high: 300, action: drop}}]", "drops all 582 training rows"),
+    ],
+)
+def test_a_missing_value_is_not_trained_on(tmp_path, recipe, message):
+    with pytest.raises(BadInput, match=f"dataset.recipe: got a recipe that .*{message}"):
+        prepared(tmp_path, f"dataset.recipe={recipe}")
+
+
+def test_a_row_whose_prediction_would_be_no_number_is_warned_of(tmp_path, capsys):
+    recipe = f"[{{drop_rows: {{columns: [trestbps]}}}}, {{impute: {{columns: [{FILLED}]}}}}, {{scale: {{}}}}]"
+    made = prepared(tmp_path, f"dataset.recipe={recipe}")
+    told = open_centre(made.centre_dir).facts["recipe"]
+    store = open_store(made.devices_dir)
+    place = made.signature.feature_names.index("trestbps")
+    lacking = sum(int(np.isnan(store.partition(c).test.x[:, place]).sum()) for c in range(4))
+    assert told["missing"]["test"] == {"trestbps": lacking} and lacking and "train" not in told["missing"]
+    assert f"leaves values missing in test parts (trestbps in {lacking})" in capsys.readouterr().err
+    assert len(told["warnings"]) == 3

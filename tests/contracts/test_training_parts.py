@@ -1,0 +1,144 @@
+"""What is done to training parts alone: the same bits on every engine, and nothing of it reaches any other part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clients.evaluation import evaluate_clients
+from clients.setting import open_setting
+from clients.updates import make_updates
+from experiments.compose import compose
+from experiments.config_file import read_config
+from experiments.run import simulate
+from fl.data.centre import open_centre
+from fl.data.store import open_store
+from fl.files import read_json
+from fl.messages import EvaluateTask, EvaluationReport, TrainTask, Update
+from fl.transforms.recipe import Recipe
+
+CLIENTS, ROWS = 4, 120
+
+DROPS = (
+    "{deduplicate: {}}, {outliers: {columns: [x1], by: deviation, width: 2, action: drop}}, "
+    "{drop_rows: {columns: [x2]}}, {impute: {}}, {scale: {}}"
+)
+
+FILLED = "dataset.recipe=[{impute: {}}, {scale: {}}]"
+TREATMENTS: dict[str, tuple[str, ...]] = {
+    "none": (FILLED,),
+    "rows dropped": (f"dataset.recipe=[{DROPS}]",),
+    "rows dropped, a regression": (f"dataset.recipe=[{DROPS}]", "dataset.task=regression"),
+}
+
+
+def table() -> dict[str, np.ndarray]:
+    """Rows of four clients one after the other; some are repeated, some lack a value, some lie far out."""
+    draw = np.random.default_rng(0)
+    n = CLIENTS * ROWS
+    x = draw.normal(size=(n, 4)).astype(np.float32)
+    y = (x[:, 0] + 0.3 * draw.normal(size=n) > 0.6).astype(np.int64)
+    x[draw.random(n) < 0.1, 2] = np.nan
+    x[draw.random(n) < 0.05, 1] *= 20
+    x[1::9], y[1::9] = x[::9][: len(x[1::9])], y[::9][: len(y[1::9])]
+    return {"x": x, "y": y, "client": np.repeat(np.arange(CLIENTS), ROWS)}
+
+
+def run(folder: Path, *overrides: str, arrays: dict[str, Any] | None = None) -> Path:
+    """A run of two rounds in ``folder`` on the table, or on another one."""
+    np.savez(folder.with_suffix(".npz"), **(arrays or table()))
+    settings = compose(
+        [
+            *("dataset=npz", f"dataset.path={folder.with_suffix('.npz')}", "partition=natural", "model=table_mlp"),
+            *("server.seeding=random", "dataset.held_out_fraction=0.2", "num_rounds=2", "server.tensorboard=false"),
+            *("client.schedule.name=constant", "client.learning_rate=0.05", "engine=inprocess", *overrides),
+            *(f"run_dir={folder}", f"registry_dir={folder.parent / 'registry'}"),
+        ]
+    )
+    return simulate(settings)
+
+
+Original = Callable[[str], Path]
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Original:
+    """The run of a treatment in this process."""
+
+    @cache
+    def original(treatment: str) -> Path:
+        return run(tmp_path_factory.mktemp("original") / "run", *TREATMENTS[treatment])
+
+    return original
+
+
+def weights(run_dir: Path) -> str:
+    return str(read_json(run_dir / "summary.json")["model_sha256"])
+
+
+@pytest.mark.parametrize("treatment", TREATMENTS)
+@pytest.mark.parametrize(
+    "engine", ["forked", pytest.param("ray", marks=[pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(300)])]
+)
+def test_the_same_bits_whatever_trains(original: Original, tmp_path: Path, engine: str, treatment: str) -> None:
+    there = run(tmp_path / "run", *TREATMENTS[treatment], f"engine={engine}", "engine.num_actors=2")
+    assert weights(there) == weights(original(treatment))
+
+
+def test_each_makes_a_difference(original: Original) -> None:
+    assert len({weights(original(treatment)) for treatment in TREATMENTS}) == len(TREATMENTS)
+
+
+@pytest.mark.parametrize("treatment", TREATMENTS)
+def test_a_tell_tale_in_a_part_that_is_not_trained_on_changes_nothing(
+    original: Original, tmp_path: Path, treatment: str
+) -> None:
+    """Rows of validation, test and server's test are swapped for others that nobody could overlook."""
+    known = table()
+    trained_on = {row.tobytes() for row in _rows(original(treatment), "train")}
+    others = np.array([row.tobytes() not in trained_on for row in known["x"]])
+    assert 0.2 * len(others) < others.sum() < 0.5 * len(others)
+    planted = {**known, "x": known["x"].copy()}
+    planted["x"][others] = 1e3 + np.arange(4)
+    told = run(tmp_path / "told", *TREATMENTS[treatment], arrays=planted)
+    assert any((row == planted["x"][others][0]).all() for row in _rows(told, "test"))
+    assert weights(told) == weights(original(treatment))
+    assert (open_centre(told / "centre").test.x >= 1e3).any()
+
+
+def _rows(run_dir: Path, part: str) -> np.ndarray:
+    store = open_store(run_dir / "devices" / "partitions")
+    return np.concatenate([getattr(store.partition(client), part).x for client in range(CLIENTS)])
+
+
+def test_dropped_rows_are_counted_weigh_nothing_and_are_measured_all_the_same(
+    original: Original, tmp_path: Path
+) -> None:
+    made = original("rows dropped")
+    settings = {**read_config(made), "num_clients": CLIENTS, "cohort_size": CLIENTS}
+    setting = open_setting(settings, partitions=made / "devices" / "partitions", states=tmp_path)
+    recipe = Recipe.from_json(setting.signature.recipe)
+    parts = [setting.store.partition(client) for client in range(CLIENTS)]
+    kept = [recipe.kept(part.train.x, part.train.y) for part in parts]
+    left = [len(rows) for rows in kept]
+    facts = read_json(made / "summary.json")["recipe"]
+    assert facts["training_rows"] == sum(len(part.train) for part in parts) > sum(left) == facts["trained_on"]
+    assert [one["step"] for one in facts["dropped"]] == ["deduplicate", "drop_outliers", "drop_missing"]
+    assert min(one["rows"] for one in facts["dropped"]) > 0
+    assert sum(one["rows"] for one in facts["dropped"]) == facts["training_rows"] - facts["trained_on"]
+    updates = dict(make_updates(setting, TrainTask(1, 0, setting.model), range(CLIENTS)))
+    assert [u.num_examples for u in updates.values() if isinstance(u, Update)] == left
+    # A client that had the kept rows alone would send the same.
+    for client, rows in enumerate(kept):
+        assert np.array_equal(setting.trained_on(client).x, parts[client].train.x[rows], equal_nan=True)
+    # Every row of a test part is measured, those too that would not be trained on.
+    assert any(len(recipe.kept(part.test.x, part.test.y)) < len(part.test) for part in parts)
+    reports = dict(evaluate_clients(setting, EvaluateTask(1, 0, setting.model), range(CLIENTS)))
+    assert [r.num_examples for r in reports.values() if isinstance(r, EvaluationReport)] == [
+        len(part.test) for part in parts
+    ]
