@@ -20,7 +20,7 @@ from fl.errors import BadInput, MissingExtra
 from fl.files import sha256_file, sync_folder, writable_folder, write_json
 from fl.models.arrays import load_parameters, to_inputs
 from fl.models.evaluate import outputs_of
-from fl.packaging import onnx, pt2, safetensors
+from fl.packaging import c_source, onnx, pt2, safetensors
 from fl.packaging.predict import Predict
 from fl.parameters import Array
 from fl.signature import Signature
@@ -41,7 +41,9 @@ class Format:
     suffix      of the file
     write, read a reader also gets the module, for formats that hold no computation
     tolerance   largest difference allowed to the model in float32, relative to the largest output (at least 1)
-    packages    that must be there, from the extra "export"
+    packages    that must be there, from the extra ``extra``
+    check       raises BadInput, before anything is written, for a model that the format cannot express
+    examples    at most so many are compared, where the reader is slow
     """
 
     suffix: str
@@ -49,6 +51,9 @@ class Format:
     read: Callable[[Path, nn.Module], Predict]
     tolerance: float
     packages: tuple[str, ...] = ()
+    extra: str = "export"
+    check: Callable[[nn.Module, Signature], None] = lambda module, signature: None
+    examples: int = 2**31
 
 
 FORMATS: dict[str, Format] = {
@@ -60,6 +65,14 @@ FORMATS: dict[str, Format] = {
         lambda path, _: onnx.read(path),
         tolerance=1e-5,  # other kernels, other orders of summation
         packages=("onnx", "onnxscript", "onnxruntime"),
+    ),
+    "c": Format(
+        "c",
+        c_source.write,
+        lambda path, _: c_source.read(path),
+        tolerance=1e-5,  # sums in another order
+        check=c_source.check,
+        examples=1000,
     ),
 }
 """By the name that the user writes after --format."""
@@ -96,20 +109,22 @@ def export(
 
     A file takes what the model takes: inputs in input_dtype, already multiplied by input_scale. The signature inside
     the file (metadata ``meadow``) says so. Raises BadInput or MissingExtra before anything is written if a format is
-    unknown, its packages are missing or the folder cannot be written; and BadInput if a model cannot be expressed in a
-    format or a file disagrees with it. That file is removed; those already done stay.
+    unknown, its packages are missing, its check refuses the model or the folder cannot be written; and BadInput if a
+    format's writer finds that it cannot express the model, or a file disagrees with it. That file is removed; those
+    already done stay.
     """
     wanted = [(name_of_format, _format(name_of_format)) for name_of_format in dict.fromkeys(formats)]
     if not wanted or not len(examples):
         got = "no format" if not wanted else "no examples to compare with"
         raise BadInput(key=KEY, got=got, allowed=f"at least one of {', '.join(FORMATS)}, and at least one example")
-    writable_folder(output, key="--output")
     model = copy.deepcopy(module).eval().requires_grad_(False)
     load_parameters(model, parameters)
+    for key, kind in wanted:
+        _check(key, kind, model, signature)
+    writable_folder(output, key="--output")
     inputs = to_inputs(examples, signature)
     metadata = {"signature": signature.to_dict(), "manifest": dict(manifest)}
-    batches = [inputs[:1], inputs]
-    answers = [outputs_of(model, [batch]) for batch in batches]
+    answers = [outputs_of(model, [inputs[:1]]), outputs_of(model, [inputs])]
     if not all(np.isfinite(answer).all() for answer in answers):
         raise BadInput(key=KEY, got="a model whose outputs are not finite", allowed="a model that can be compared")
 
@@ -118,12 +133,13 @@ def export(
         path = output / f"{name}.{kind.suffix}"
         with _replacing(path) as draft:
             _write(key, kind, model, signature, draft, metadata)
-            difference = _largest_difference(_read(key, kind, draft, model), batches, answers)
-            tolerance = _tolerance(kind, answers)
+            batches, told = [inputs[:1], inputs[: kind.examples]], [answers[0], answers[1][: kind.examples]]
+            difference = _largest_difference(key, _read(key, kind, draft, model), batches, told)
+            tolerance = _tolerance(kind, told)
             if not difference <= tolerance:
                 got = f"{key}, whose largest difference to the model is {difference:.3g}"
                 raise BadInput(key=KEY, got=got, allowed=f"at most {tolerance:.3g}; or another format")
-        exported = Exported(key, path, path.stat().st_size, difference, tolerance, len(examples))
+        exported = Exported(key, path, path.stat().st_size, difference, tolerance, len(batches[1]))
         proof = asdict(exported) | {"path": path.name, "sha256": sha256_file(path), **metadata}
         write_json(path.with_name(f"{path.name}.json"), proof, site="export")
         done.append(exported)
@@ -135,8 +151,16 @@ def _format(key: str) -> Format:
         raise BadInput(key=KEY, got=key, allowed=", ".join(FORMATS))
     for package in FORMATS[key].packages:
         if importlib.util.find_spec(package) is None:
-            raise MissingExtra(key=f"{KEY} {key}", package=package, extra="export")
+            raise MissingExtra(key=f"{KEY} {key}", package=package, extra=FORMATS[key].extra)
     return FORMATS[key]
+
+
+def _check(key: str, kind: Format, model: nn.Module, signature: Signature) -> None:
+    try:
+        kind.check(model, signature)
+    except BadInput as error:
+        got = f"{key}, which cannot express this model ({error.got})"
+        raise BadInput(key=KEY, got=got, allowed=error.allowed) from error
 
 
 def _write(
@@ -156,16 +180,23 @@ def _read(key: str, kind: Format, path: Path, model: nn.Module) -> Predict:
     try:
         return kind.read(path, model)
     except Exception as error:
-        reason = str(error).strip().partition("\n")[0]
-        got = f"{key}, whose reader does not take the file ({type(error).__name__}: {reason})"
-        raise BadInput(key=KEY, got=got, allowed="a format that can; safetensors takes any model") from error
+        raise _unread(key, error) from error
 
 
-def _largest_difference(predict: Predict, batches: Sequence[Tensor], answers: Sequence[Array]) -> float:
+def _unread(key: str, error: Exception) -> BadInput:
+    reason = str(error).strip().partition("\n")[0]
+    got = f"{key}, whose reader does not take the file ({type(error).__name__}: {reason})"
+    return BadInput(key=KEY, got=got, allowed="a format that can; safetensors takes any model")
+
+
+def _largest_difference(key: str, predict: Predict, batches: Sequence[Tensor], answers: Sequence[Array]) -> float:
     """Over a batch of one and a batch of many; NaN or infinite where the reader's shape or numbers are no answer."""
     largest = 0.0
     for batch, answer in zip(batches, answers, strict=True):
-        outputs = predict(batch.numpy())
+        try:
+            outputs = predict(batch.numpy())
+        except Exception as error:
+            raise _unread(key, error) from error
         if outputs.shape != answer.shape:
             return float("inf")
         largest = float(np.maximum(largest, np.abs(outputs - answer, dtype=np.float64).max()))  # maximum keeps a NaN
