@@ -39,6 +39,7 @@ SITES: dict[str, str] = {
     "personal": "every device's own model compared with the global one, personal.jsonl",
     "summary": "summary.json, the last file of a run",
     "export": "the proof beside an exported model",
+    "bundle": "a file of a bundle, or the bundle itself",
     "report": "what `fl data` found: a profile's page, rules, a quarantine",
     "intake": "a data set as `fl lifecycle` read it",
     "intake.about": "what is known of that data set, intake.json: written last",

@@ -75,7 +75,7 @@ def append(path: Path, content: bytes, *, site: str, durable: bool) -> None:
 
 def write_json(path: Path, value: Mapping[str, Any], *, site: str) -> None:
     """``write_bytes`` of indented JSON with sorted keys, and its hash; NaN is refused, because JSON has none."""
-    write_bytes(path, _with_hash(value), site=site)
+    write_bytes(path, json_bytes(value), site=site)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -85,12 +85,12 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(content)
     except ValueError as error:
         raise CorruptFile(path=str(path), why=f"not JSON: {error}") from error
-    if not isinstance(value, dict) or value.pop(HASH, None) is None or _with_hash(value) != content:
+    if not isinstance(value, dict) or value.pop(HASH, None) is None or json_bytes(value) != content:
         raise CorruptFile(path=str(path), why="its content is not what was written: it has another hash than it says")
     return value
 
 
-def _with_hash(value: Mapping[str, Any]) -> bytes:
+def json_bytes(value: Mapping[str, Any]) -> bytes:
     """The bytes of a JSON file: the value as a reader will find it (keys are texts, sequences lists), and its hash."""
     found = json.loads(json.dumps(value, allow_nan=False))
     digest = hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()

@@ -36,6 +36,8 @@ FLOORS: dict[str, tuple[int, int]] = {
     "fl.run_config": (0, 2),
     "fl.files": (0, 3),  # files that are whole or absent; above faults, which it can be made to have
     "fl.arrays_file": (0, 4),
+    "fl.keys": (0, 2),
+    "fl.untrusted": (0, 2),
     "fl.signature": (0, 2),  # what goes into a model and comes out
     "fl.moments": (0, 3),  # above parameters for its Array
     "fl.sketches": (0, 3),
@@ -75,6 +77,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "fastapi": ("fl.serving",),
     "starlette": ("fl.serving",),
     "uvicorn": ("fl.serving",),
+    "cryptography": ("fl.keys",),
     "onnx": ("fl.packaging",),
     "onnxscript": ("fl.packaging",),
     "torch.onnx": ("fl.packaging",),

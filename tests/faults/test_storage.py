@@ -31,7 +31,7 @@ CASES = {
 }
 ELSEWHERE = {
     *("export", "registry.log.rewritten", "intake", "intake.about", "stage.folder", "stage.evidence", "stage.record"),
-    *("registry.evidence", "registry.dataset", "project", "report"),
+    *("registry.evidence", "registry.dataset", "project", "report", "bundle"),
 }
 """Sites that no simulation writes to unless something is damaged."""
 POINTS = [point for point in faults.POINTS if point.rpartition(".")[0] not in ELSEWHERE]
