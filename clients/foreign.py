@@ -24,6 +24,7 @@ from typing import Any
 from clients.foreign_state import States
 from fl.foreign import frames
 from fl.foreign.frames import Buffer, Frame
+from fl.foreign.refused import REFUSED
 
 MAIN = Path(frames.__file__).resolve().parent / "__main__.py"
 MAX_ATTEMPTS = 2
@@ -122,6 +123,8 @@ class Crew:
         self._mean_seconds = CHUNK_SECONDS
         self._crashes: dict[int, int] = {}
         self._answers: list[Frame] = []
+        self._asked = 0
+        self._told = {"answered": 0, "failed": 0, "refused": 0}
         try:
             for _ in range(size):
                 self._workers.append(Worker(hand := hire(), frames.Reader(hand.socket)))
@@ -144,6 +147,7 @@ class Crew:
         first = self._numbers
         self._numbers += len(buffers)
         payload = Payload(dict(enumerate(buffers, first)), len(header["jobs"]))
+        self._asked += len(header["jobs"])
         for row in header["jobs"]:
             content = header["contents"][row.pop("content")]
             row |= {"head": first + content["head"], "arrays": [first + place for place in content["arrays"]]}
@@ -183,6 +187,11 @@ class Crew:
             worker.ready = True
         elif header["op"] == "reply":
             self._take(worker, header, buffers)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What became of all messages so far, of every kind; late are those that nobody waited for to the end."""
+        return {"asked": self._asked, **self._told, "late": self._asked - sum(self._told.values())}
 
     @property
     def soon(self) -> bool:
@@ -261,7 +270,7 @@ class Crew:
                 self._states.put(job.partition, state)
         self._close(job)
         if job.abandoned is None:
-            self._answers.append((header, buffers))
+            self._tell(header, buffers)
 
     def _replace(self, worker: Worker) -> None:
         """A new hand for one that died, or is to; what it was at is tried again, or given up."""
@@ -286,7 +295,12 @@ class Crew:
     def _answer_for(self, job: Job, why: str) -> None:
         self._close(job)
         error = [CRASHED, f"client {job.partition}: {why}"]
-        self._answers.append(({"op": "reply", "id": job.id, "meta": None, "error": error, "seconds": 0.0}, []))
+        self._tell({"op": "reply", "id": job.id, "meta": None, "error": error, "seconds": 0.0}, [])
+
+    def _tell(self, header: dict[str, Any], buffers: list[Buffer]) -> None:
+        error = header["error"]
+        self._told["answered" if not error else "refused" if error[0] == REFUSED else "failed"] += 1
+        self._answers.append((header, buffers))
 
     def _close(self, job: Job) -> None:
         del self._jobs[job.id]

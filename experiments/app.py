@@ -44,6 +44,14 @@ def run(
         int | None, typer.Option("--num-actors", help="Processes for the clients.", show_default="one a core")
     ] = None,
     address: Annotated[str | None, typer.Option("--address", help="A Ray cluster to run on.")] = None,
+    max_reply_bytes: Annotated[
+        int | None,
+        typer.Option(
+            "--max-reply-bytes",
+            help="A larger reply of a client is refused.",
+            show_default="4 times what it was sent, and 1 GiB in any case",
+        ),
+    ] = None,
     registry: Folder = REGISTRY,
     resume: Annotated[bool, typer.Option("--resume", help="Go on behind the last version in --run-dir.")] = False,
     server: Annotated[str | None, typer.Option("--server", help="A ServerApp as MODULE:OBJECT.")] = None,
@@ -73,6 +81,7 @@ def run(
         engine=engine,
         num_actors=num_actors,
         address=address,
+        max_reply_bytes=max_reply_bytes,
         resume=resume,
     )
     typer.echo(run_app(spec, options))

@@ -46,7 +46,7 @@ ENGINES = ("auto", "inprocess", "ray")
 
 @dataclass(frozen=True)
 class Options:
-    """How an app is run. ``num_actors`` None: one a core."""
+    """How an app is run. ``num_actors`` None: one a core; ``max_reply_bytes`` None: as fl/foreign/refused.py says."""
 
     num_clients: int
     run_dir: Path
@@ -55,6 +55,7 @@ class Options:
     engine: str = "auto"
     num_actors: int | None = None
     address: str | None = None
+    max_reply_bytes: int | None = None
     resume: bool = False
 
 
@@ -76,6 +77,7 @@ def run_app(app: AppSpec, options: Options) -> Path:
         "seed": options.seed,
         "run_config": dict(app.run_config),
         "registry": str(options.registry_dir.expanduser().resolve()),
+        "max_reply_bytes": options.max_reply_bytes,
     }
     with only_writer(run_dir, key="--run-dir"), interrupts.handled():
         fresh = _settle(run_dir, config, resume=options.resume)
@@ -97,6 +99,7 @@ def resume_app(run_dir: Path) -> Path:
         run_dir=run_dir,
         registry_dir=Path(before["registry"]),
         seed=before["seed"],
+        max_reply_bytes=before.get("max_reply_bytes"),
         resume=True,
     )
     return run_app(app, options)
@@ -105,7 +108,11 @@ def resume_app(run_dir: Path) -> Path:
 def _check(options: Options) -> None:
     if options.engine not in ENGINES:
         raise BadInput(key="--engine", got=options.engine, allowed=", ".join(ENGINES))
-    for key, got in (("--num-clients", options.num_clients), ("--num-actors", options.num_actors)):
+    for key, got in (
+        ("--num-clients", options.num_clients),
+        ("--num-actors", options.num_actors),
+        ("--max-reply-bytes", options.max_reply_bytes),
+    ):
         if got is not None and got < 1:
             raise BadInput(key=key, got=got, allowed="at least 1")
 
@@ -137,6 +144,7 @@ def _run(app: AppSpec, options: Options, run_dir: Path, config: Mapping[str, Any
         "first_node": FIRST_NODE,
         "seed": options.seed,
         "run_config": dict(app.run_config),
+        "max_reply_bytes": options.max_reply_bytes,
     }
     states = States(StateStore(run_dir / "devices" / "states"))
     server = process_hand("server", setting)
@@ -244,7 +252,7 @@ def _to_its_end(server: Hand, crew: Crew, versions: Versions) -> None:
     except ClientAppNotLoaded as failure:
         print(failure, file=sys.stderr, end="")
         stopped = AppFailed(what="clientapp", why="its process cannot be started again")
-    versions.end(stopped)
+    versions.end(stopped, crew.counts)
     if stopped is not None:
         raise stopped
 

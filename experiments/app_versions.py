@@ -123,12 +123,13 @@ class Versions:
         facts["seconds"]["overlapped"] = time.perf_counter() - began
         return RoundRecord(round=number, version=version.name, model_sha256=version.model_sha256, **facts)
 
-    def end(self, stopped: BaseException | None) -> None:
-        """The summary, whatever ended the run."""
+    def end(self, stopped: BaseException | None, messages: Mapping[str, int]) -> None:
+        """The summary, whatever ended the run. ``messages``: what became of them; of rounds more is known."""
         self.settle()
         if not self.started:
             self.observer = FilesObserver()  # there is nothing to look at but the summary
             self._tell_start(num_rounds=0, cohort_size=0, num_parameters=0)
+            self._clients = dict(messages)
         versions = self.registry.versions(self.run_id) if self.started else []
         best = self.registry.best(self.run_id) if versions else None
         status = _status(stopped)

@@ -13,6 +13,7 @@ these processes over sockets, in frames, and never unpickles what they say.
     grid      Flower's Grid, whose other end is the driver
     rounds    Strategy.start, with versions and resume
     legacy    the old server, with one order of results
+    refused   what a refused reply is, and how large one may be
     guard     which replies may be aggregated
     state     what a strategy carries from round to round
 """

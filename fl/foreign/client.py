@@ -10,6 +10,7 @@ import gc
 import os
 import pickle
 import socket
+import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,7 @@ from typing import Any
 
 from . import frames, process
 from .frames import Buffer
+from .refused import REFUSED, too_large
 
 UNKNOWN, RAISED = 0, 2
 """Flower's codes: something outside the ClientApp, and the ClientApp itself, raised an exception."""
@@ -86,6 +88,8 @@ class Client:
         except (Exception, SystemExit) as failure:  # noqa: BLE001  whatever a client's code raises is its answer
             traceback.print_exc()
             error, content = [RAISED, _reason(ClientAppException(str(failure)))], []
+        if why := self._too_large(job, content, [*(meta or ())[:1], *(error or ())[1:]]):
+            error, content, meta = [REFUSED, why], [], None
         header = {
             "op": "reply",
             "id": job["id"],
@@ -95,6 +99,15 @@ class Client:
             "seconds": time.perf_counter() - began,
         }
         return header, content if kept is None else [*content, kept]
+
+    def _too_large(self, job: Mapping[str, Any], content: Sequence[Buffer], texts: Sequence[str]) -> str:
+        """Why a reply is too large to be sent, having said so; "" if it is not. ``texts``: what else is free in it."""
+        sent = sum(len(self.buffers[number]) for number in (job["head"], *job["arrays"]))
+        got = sum(map(len, content)) + sum(len(str(text).encode()) for text in texts)
+        why = too_large(got, sent=sent, most=self.setting["max_reply_bytes"])
+        if why:
+            sys.stderr.write(f"client {job['partition']}: {why}\n")
+        return why
 
     def _message(self, job: Mapping[str, Any]) -> Any:
         from flwr.app import Metadata

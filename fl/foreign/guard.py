@@ -17,9 +17,7 @@ from flwr.app.message import make_message
 from flwr.serverapp.strategy import Strategy
 
 from .records import Array
-
-REFUSED = 6
-"""Flower's code for a failed precondition."""
+from .refused import REFUSED
 
 MAX_WEIGHT = 2**40
 TREES = ("FedXgbBagging", "FedXgbCyclic")

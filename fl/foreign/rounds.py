@@ -24,8 +24,9 @@ from flwr.serverapp.strategy import Result, Strategy
 from . import state
 from .frames import Buffer
 from .grid import AppGrid
-from .guard import REFUSED, guarded
+from .guard import guarded
 from .records import Array, decode, encode, npy_of
+from .refused import REFUSED
 
 EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
 

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import numpy as np
-from flwr.app import Context
+from flwr.app import ConfigRecord, Context, Message
 from flwr.client import NumPyClient
 from flwr.client.mod import secaggplus_mod
 from flwr.clientapp import ClientApp
@@ -24,8 +24,17 @@ class Client(NumPyClient):
         return [parameters[0] + 0.1 * self.partition], 10, {}
 
 
+def padding(message: Message, context: Context, call_next):
+    """Client 4 blows up its masked vector, if it is told to."""
+    masks = "collect_masked_vectors" in [value for record in message.content.values() for value in record.values()]
+    reply = call_next(message, context)
+    if masks and context.run_config["padding"] and context.node_config["partition-id"] == 4:
+        reply.content["padding"] = ConfigRecord({"padding": bytes(context.run_config["padding"])})
+    return reply
+
+
 client_app = ClientApp(
-    client_fn=lambda context: Client(context.node_config["partition-id"]).to_client(), mods=[secaggplus_mod]
+    client_fn=lambda context: Client(context.node_config["partition-id"]).to_client(), mods=[padding, secaggplus_mod]
 )
 server_app = ServerApp()
 
