@@ -32,7 +32,7 @@ AROUND = "Around the rounds"
 app = typer.Typer(
     name="fl",
     help="Meadow: federated learning as it is really operated.",
-    epilog="Exit status: 0 done, 2 bad input, 3 stopped by faults, 130 interrupted.",
+    epilog="Exit status: 0 done, 2 bad input, 3 stopped by faults, 4 not accepted, 130 interrupted.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     suggest_commands=False,
@@ -166,6 +166,53 @@ def export(
     from experiments.export import show
 
     show(write(version, formats=format.split(","), output=output, registry=registry), as_json=as_json)
+
+
+@app.command(rich_help_panel=AROUND)
+def evaluate(
+    version: Name,
+    column: Annotated[
+        list[str] | None, typer.Option("--slice", help="Slice a table by this column, not by all; may be repeated.")
+    ] = None,
+    resamples: Annotated[int, typer.Option("--resamples", min=100, help="Resamples of the bootstrap.")] = 1000,
+    confidence: Annotated[float, typer.Option("--confidence", help="Of the intervals.")] = 0.95,
+    registry: Folder = REGISTRY,
+    as_json: Json = False,
+) -> None:
+    """Measure a version on held-back examples, with intervals, by class and by slice, and against the champion."""
+    from experiments.evaluation import evaluate_version
+
+    evaluate_version(
+        version,
+        registry=registry,
+        columns=column,
+        resamples=resamples,
+        confidence=confidence,
+        as_json=as_json,
+    )
+
+
+@app.command(rich_help_panel=AROUND)
+def accept(
+    version: Name,
+    success: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[SUCCESS]...",
+            help="accuracy=0.8, size_bytes=100000, no_worse_than_champion ...; left out: what it was trained for.",
+            show_default=False,
+        ),
+    ] = None,
+    business: Annotated[
+        str | None, typer.Option("--business", metavar="NAME|YAML", help="Criteria as in a section `business`.")
+    ] = None,
+    registry: Folder = REGISTRY,
+    as_json: Json = False,
+) -> None:
+    """Hold a version against success criteria: accepted, or refused with every reason and exit status 4."""
+    from experiments.acceptance import run_accept
+
+    raise typer.Exit(run_accept(version, success or (), business=business, registry=registry, as_json=as_json))
 
 
 @app.command(rich_help_panel=AROUND)

@@ -31,13 +31,18 @@ def check(settings: Settings) -> None:
     Costs the import of torch and flwr, which every run needs.
     """
     values = flat(dict(settings))
-    for rule in RULES:
-        if rule.key in values and not rule.holds(values[rule.key]):
-            raise BadInput(key=rule.key, got=_shown(values[rule.key]), allowed=rule.allowed)
+    check_values(values)
     for relation in RELATIONS:
         relation(values)
     for build in BUILDERS:
         build(settings)
+
+
+def check_values(values: Settings) -> None:
+    """Raise BadInput for the first of some settings, by dotted key, that cannot be whatever the others are."""
+    for rule in RULES:
+        if rule.key in values and not rule.holds(values[rule.key]):
+            raise BadInput(key=rule.key, got=_shown(values[rule.key]), allowed=rule.allowed)
 
 
 def _number(key: str, least: float | None = None, above: float | None = None, below: float | None = None) -> Rule:

@@ -71,6 +71,7 @@ def show(version: Name, registry: Folder = REGISTRY, as_json: Json = False) -> N
         ancestors = [{"name": v.name, "hash": v.hash} for v in lineage]
         facts = {**_facts(found), "aliases": aliases, "path": str(found.path), "manifest": found.manifest}
         facts["evidence"] = store.evidence(found)
+        facts["objections"] = list(store.objections(found))
         _print_json({**facts, "lineage": ancestors, "lineage_problem": broken})
         return
     manifest = found.manifest
@@ -87,6 +88,7 @@ def show(version: Name, registry: Folder = REGISTRY, as_json: Json = False) -> N
             for key, value in _dotted(manifest, name)
         ),
         ("seed", manifest["seed"]),
+        ("accepted", _acceptance(store, found)),
         *((f"evidence.{name}", known.get("found", "")) for name, known in store.evidence(found).items()),
         ("lineage", _chain(lineage)),
         *([("lineage broken", broken)] if broken else []),
@@ -118,12 +120,18 @@ def promote(
     registry: Folder = REGISTRY,
     alias: Alias = "champion",
     reason: Reason = "",
+    override: Annotated[
+        str | None, typer.Option("--override", help="Why it is to be champion although it was not accepted; recorded.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Make a version the champion, or the challenger with --alias challenger."""
+    """Make a version the champion, or the challenger with --alias challenger.
+
+    Where success criteria are set, only an accepted version becomes champion (exit status 4); see fl accept.
+    """
     store = _open(registry)
     found = store.version(version)
-    before = store.promote(found, alias, reason=reason, by=_user())
+    before = store.promote(found, alias, reason=reason or override or "", by=_user(), override=override)
     _moved(alias, found, before, as_json)
 
 
@@ -207,6 +215,16 @@ def _aliases(store: Registry, versions: Sequence[Version]) -> dict[str, list[str
         if version.hash in named:
             named[version.hash].append(name)
     return named
+
+
+def _acceptance(store: Registry, version: Version) -> str:
+    """In a line: accepted, refused, overridden, or nothing asked for."""
+    verdict = store.evidence(version).get("accept")
+    if verdict is None:
+        return "; ".join(store.objections(version)) or "no success criterion is set"
+    if override := verdict.get("override"):
+        return f"no, overridden by {override['by']} at {override['time']}: {override['reason']}"
+    return "yes" if verdict["accepted"] else f"no: {'; '.join(verdict['reasons'])}"
 
 
 def _shown_metrics(versions: Sequence[Version]) -> list[str]:

@@ -12,6 +12,7 @@ class Action(Enum):
     GO_ON = "go on"
     STOP = "stop"
     RETRY = "retry"
+    REFUSE = "refuse"
 
 
 @dataclass(frozen=True)

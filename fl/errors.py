@@ -6,6 +6,7 @@
     ├── StoppedByFaults               exit status 3: too few clients answered
     ├── StorageFailed                 exit status 3: the disk is full, read-only, or broken
     ├── AppFailed                     exit status 3: a foreign app's own code came to grief
+    ├── NotAccepted                   exit status 4: a version does not fulfil what was asked for
     ├── Interrupted                   exit status 130: Ctrl-C or SIGTERM
     ├── RefusedUpdate                 what a client sent, or tried to send, is not what the boundary allows
     ├── ClientFailed                  a client could not do its task
@@ -118,6 +119,20 @@ class AppFailed(MeadowError):
 
     def message(self) -> str:
         return f"{self.what}: {self.why}"
+
+
+class NotAccepted(MeadowError):
+    """``version`` may not go out, for all of ``reasons``."""
+
+    exit_status = 4
+    version: str
+    reasons: tuple[str, ...]
+
+    def __init__(self, *, version: str, reasons: Iterable[str]) -> None:
+        super().__init__(version=version, reasons=tuple(reasons))
+
+    def message(self) -> str:
+        return f"{self.version} is not accepted: {'; '.join(self.reasons)}"
 
 
 class Interrupted(MeadowError):

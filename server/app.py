@@ -151,7 +151,15 @@ def main(grid: Grid, context: Context) -> None:
     ended = time.time()
     seconds = {"setup": ready - began, "rounds": ended - ready, "total": ended - began}
     try:
-        _finish(loop, history, totals, stopped, seconds=seconds, extra={**dict(run.get("summary") or {}), **extra})
+        _finish(
+            loop,
+            history,
+            totals,
+            stopped,
+            seconds=seconds,
+            extra={**dict(run.get("summary") or {}), **extra},
+            first_champion=bool(settings["server"].get("first_champion", True)),
+        )
     except StorageFailed:
         if stopped is None:
             raise
@@ -202,6 +210,7 @@ def _finish(
     *,
     seconds: dict[str, float],
     extra: dict[str, Any],
+    first_champion: bool,
 ) -> None:
     """The end of a run, however it came: final figures, the first champion, the summary."""
     final = dict(totals.metrics)
@@ -213,7 +222,8 @@ def _finish(
     best = history.registry.best(history.run_id) if versions else None
     if stopped is None and versions:
         history.registry.prune(history.run_id, history.keep)
-        history.registry.crown_if_vacant(history.run_id)
+        if first_champion:
+            history.registry.crown_if_vacant(history.run_id)
     history.registry.finish_run(history.run_id, {"status": status})
     seeding = dict(versions[0].manifest.get("seeding") or {}) if versions else {}
     loop.observer.on_end(

@@ -9,8 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fl.errors import BadInput, CorruptFile
+from fl.errors import BadInput, CorruptFile, NotAccepted
 from fl.files import read_json, write_json
+from fl.registry import gate
 from fl.registry.layout import ALIASES, aliases_path, locked, now
 from fl.registry.versions import Version, best, check_kept, read_version
 
@@ -59,18 +60,29 @@ def alias_version(folder: Path, alias: str) -> Version | None:
     return _standing(folder, alias, *known[-1]) if known else None
 
 
-def promote(folder: Path, version: Version, alias: str, *, reason: str, by: str) -> str | None:
+def promote(
+    folder: Path, version: Version, alias: str, *, reason: str, by: str, override: str | None = None
+) -> str | None:
     """Let ``alias`` name ``version``; returns the name of what it named before. See ``Registry.promote``."""
     check_alias(alias)
+    against = gate.refusals(folder, version) if alias == "champion" else ()
+    if override is not None:
+        if not override.strip() or not against:
+            got = override if against else f"{override!r}, where nothing stands against {version.name} as {alias}"
+            raise BadInput(key="--override", got=got, allowed="the reason for a champion that was not accepted")
+        check_kept(folder, version)
+        gate.override(folder, version, against, reason=override, by=by)
+    elif against:
+        raise NotAccepted(version=version.name, reasons=against)
     with locked(folder):
         return _promote(folder, version, alias, reason=reason, by=by)
 
 
 def crown_if_vacant(folder: Path, run_id: str) -> Version | None:
-    """Make the best version of a run champion if there is none; returns it if it did."""
+    """Make the best version of a run champion if there is none and nothing stands against it; returns it if it did."""
     with locked(folder):
         first = best(folder, run_id)
-        if first is None or stack(folder, "champion"):
+        if first is None or stack(folder, "champion") or gate.refusals(folder, first):
             return None
         _promote(folder, first, "champion", reason="the first finished run of the registry", by="meadow")
         return first

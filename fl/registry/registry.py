@@ -8,7 +8,7 @@ from typing import Any, final
 
 from fl.errors import BadInput
 from fl.parameters import Array, Parameters
-from fl.registry import aliases, commits, difference, integrity, names, retention, runs, versions
+from fl.registry import aliases, commits, difference, gate, integrity, names, retention, runs, versions
 from fl.registry import datasets as catalogue
 from fl.registry import evidence as evidences
 from fl.registry.difference import Difference
@@ -125,6 +125,10 @@ class Registry:
         """Everything attached to a version, by name. Raises CorruptFile where it is not what was attached."""
         return evidences.evidence(self.folder, self.version(version))
 
+    def run_evidence(self, version: str | Version) -> list[dict[str, dict[str, Any]]]:
+        """The evidence of a version, then of every other of its run that has any, the newest first."""
+        return gate.run_evidence(self.folder, self.version(version))
+
     # Data sets
 
     def record_dataset(self, name: str, fingerprint: str, facts: Mapping[str, Any], *, used_by: str) -> str:
@@ -152,20 +156,33 @@ class Registry:
         """Every move of an alias, oldest first: action, from, to, hash, when, by, reason."""
         return aliases.moves(self.folder, alias)
 
-    def promote(self, version: str | Version, alias: str = "champion", *, reason: str = "", by: str = "") -> str | None:
+    def promote(
+        self,
+        version: str | Version,
+        alias: str = "champion",
+        *,
+        reason: str = "",
+        by: str = "",
+        override: str | None = None,
+    ) -> str | None:
         """Let ``alias`` name ``version``; returns the name of what it named before.
 
-        Nothing is recorded if it names that already. Raises BadInput if there is no such alias, or if the version's
-        parameters were pruned.
+        Nothing is recorded if it names that already. Raises NotAccepted for a champion that has success criteria and
+        was not accepted, unless ``override`` says why it is to be one all the same, which is kept as evidence; BadInput
+        if there is no such alias, if the version's parameters were pruned, or if there is nothing to override.
         """
-        return aliases.promote(self.folder, self.version(version), alias, reason=reason, by=by)
+        return aliases.promote(self.folder, self.version(version), alias, reason=reason, by=by, override=override)
+
+    def objections(self, version: str | Version) -> tuple[str, ...]:
+        """What stands against a version as champion, in words: it was refused, or never held against its criteria."""
+        return gate.refusals(self.folder, self.version(version))
 
     def rollback(self, alias: str = "champion", *, reason: str = "", by: str = "") -> Version:
         """Let ``alias`` name again what it named before, one promotion back each time. BadInput if there is none."""
         return aliases.rollback(self.folder, alias, reason=reason, by=by)
 
     def crown_if_vacant(self, run_id: str) -> Version | None:
-        """Make the run's best version champion if there is no champion; returns it if so, else None."""
+        """Make the run's best version champion if there is none and nothing is against it; returns it, else None."""
         return aliases.crown_if_vacant(self.folder, run_id)
 
     # Upkeep

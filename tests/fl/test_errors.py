@@ -19,6 +19,7 @@ from fl.errors import (
     Interrupted,
     MeadowError,
     MissingExtra,
+    NotAccepted,
     StoppedByFaults,
     StorageFailed,
 )
@@ -38,6 +39,7 @@ FIELDS = {
     "what": "delta",
     "why": "array 'w' holds a NaN or an infinity",
     "reason": "ValueError: no",
+    "version": "run:7",
     "path": "/a/b.safetensors",
 }
 
@@ -90,7 +92,15 @@ def test_every_error_is_drawn_in_the_tree_and_says_its_fields(kind):
 
 
 def test_exit_statuses_are_the_published_ones():
-    expected = {BadInput: 2, MissingExtra: 2, StoppedByFaults: 3, StorageFailed: 3, AppFailed: 3, Interrupted: 130}
+    expected = {
+        BadInput: 2,
+        MissingExtra: 2,
+        StoppedByFaults: 3,
+        StorageFailed: 3,
+        AppFailed: 3,
+        NotAccepted: 4,
+        Interrupted: 130,
+    }
     for kind in tree():
         assert kind.exit_status == expected.get(kind, 1), kind
 

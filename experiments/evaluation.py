@@ -1,0 +1,174 @@
+"""`fl evaluate`: a version on examples that were held back from training; the findings become its evidence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fl.errors import BadInput
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from fl.parameters import Array
+    from fl.registry import Registry, Version
+    from fl.signature import Signature
+
+EVALUATE = "evaluate"
+
+
+@dataclass(frozen=True)
+class HeldBack:
+    """Examples as stored that no client trained on, and where they come from, in words."""
+
+    x: Array
+    y: Array
+    origin: str
+
+
+def evaluate_version(
+    name: str,
+    *,
+    registry: Path,
+    columns: Sequence[str] | None,
+    resamples: int,
+    confidence: float,
+    as_json: bool,
+) -> None:
+    """Evaluate the version called ``name``, keep the evidence, print it."""
+    from fl.registry import Registry
+
+    store = Registry.existing(registry)
+    version = store.version(name)
+    found = evaluate(store, version, columns=columns, resamples=resamples, confidence=confidence)
+    store.attach(version, EVALUATE, found)
+    if as_json:
+        print(json.dumps(found, indent=2))
+    else:
+        show(found)
+
+
+def evaluate(
+    store: Registry,
+    version: Version,
+    *,
+    columns: Sequence[str] | None = None,
+    resamples: int = 1000,
+    confidence: float = 0.95,
+) -> dict[str, Any]:
+    """Everything the evidence ``evaluate`` holds; attaches nothing. BadInput where the version cannot be examined."""
+    from fl.evaluation.answers import answers
+    from fl.evaluation.held_back import absent, against, examine
+    from fl.evaluation.resources import latency, size
+
+    examples = held_back(store, version)
+    module, signature = rebuilt(store, version)
+    seed = int(version.manifest["seed"] or 0)
+    found, mine = examine(
+        module,
+        examples.x,
+        examples.y,
+        signature,
+        seed=seed,
+        resamples=resamples,
+        confidence=confidence,
+        columns=columns,
+    )
+    other = rival(store, version)
+    if other is None:
+        champion = absent("there was no champion from another run")
+    elif other.manifest["signature"] != version.manifest["signature"]:
+        champion = absent(f"the champion {other.name} was made for other inputs or outputs")
+    else:
+        theirs = answers(rebuilt(store, other)[0], examples.x, examples.y, signature)
+        champion = against(mine, theirs, other.name, seed=seed)
+    selection = version.manifest["selection"]
+    return {
+        "version": version.name,
+        "version_hash": version.hash,
+        "examples": {
+            "count": len(examples.y),
+            "origin": examples.origin,
+            "chose_the_version": f"{selection['metric']} on the same examples chooses the best round of a run, which "
+            "therefore looks a little better here than it is; clients' own test parts choose nothing",
+        },
+        **found,
+        "champion": champion,
+        "resources": size(store.parameters(version)),
+        "measured": latency(module, signature),
+    }
+
+
+def held_back(store: Registry, version: Version) -> HeldBack:
+    """The server's test set in the run's folder; where that is gone, the examples that the registry has kept of it."""
+    from fl.data.centre import open_centre
+
+    folder = Path(str(store.run(version.run_id).get("run_dir", ""))) / "centre"
+    if (folder / "centre.json").is_file():
+        centre = open_centre(folder)
+        if centre.fingerprint == version.manifest["dataset"].get("fingerprint"):
+            return HeldBack(centre.test.x, centre.test.y, "the server's test set, in no partition")
+    kept = store.examples(version.run_id)
+    if kept is None:
+        allowed = "a version whose run left test examples, in its folder or in the registry"
+        raise BadInput(key="version", got=version.name, allowed=allowed)
+    return HeldBack(*kept, f"the first {len(kept[1])} of the server's test set, kept in the registry: the run is gone")
+
+
+def rebuilt(store: Registry, version: Version) -> tuple[nn.Module, Signature]:
+    """The version as a module filled with its parameters, and its signature. BadInput for one that has no model."""
+    from fl.models.arrays import load_parameters
+    from fl.models.build import build_model
+    from fl.signature import Signature
+
+    manifest = version.manifest
+    if not manifest.get("signature") or not manifest["model"].get("target"):
+        raise BadInput(key="version", got=version.name, allowed="a version of `fl simulate`: its model can be built")
+    signature = Signature.from_dict(manifest["signature"])
+    module = build_model(
+        target=manifest["model"]["target"],
+        arguments=manifest["model"]["arguments"],
+        signature=signature,
+        seed=int(manifest["seed"]),
+    )
+    load_parameters(module, store.parameters(version))
+    return module, signature
+
+
+def rival(store: Registry, version: Version) -> Version | None:
+    """The newest champion that is of another run: what this version would replace, or has replaced."""
+    for move in reversed(store.alias_moves("champion")):
+        other = store.version(str(move["to"]))
+        if other.run_id != version.run_id:
+            return other
+    return None
+
+
+def show(found: dict[str, Any]) -> None:
+    """Print the findings as tables."""
+    from experiments.printing import print_table
+
+    share = f"{found['confidence']:.0%}"
+    rows = [(name, *_between(one)) for name, one in found["metrics"].items()]
+    print_table((f"{found['examples']['count']} examples", "value", f"{share} from", "to"), rows)
+    worst = found["worst_slice"]
+    facts: list[tuple[str, ...]] = [
+        ("worst slice", worst.get("name", worst.get("absent")), *(_between(worst) if "value" in worst else ()))
+    ]
+    champion = found["champion"]
+    told = champion.get("absent") or (
+        f"{champion['version']}: {champion['metric']} {champion['value']:.4g} against {champion['other']:.4g}, "
+        f"worse by chance with p {champion['worse_p']:.3g}"
+    )
+    facts.append(("champion", told))
+    facts.append(("size", f"{found['resources']['parameters']:,} numbers, {found['resources']['bytes']:,} bytes"))
+    facts.append(("one example", f"{1000 * found['measured']['latency_seconds']:.3g} ms"))
+    print_table(("", "", "", "", ""), [(*row, *[""] * (5 - len(row))) for row in facts])
+
+
+def _between(one: dict[str, Any]) -> tuple[str, str, str]:
+    value, low, high = ("" if one[k] is None else f"{one[k]:.4g}" for k in ("value", "low", "high"))
+    return value, low, high
