@@ -27,6 +27,7 @@ from flwr.serverapp import Grid
 from fl import wire
 from fl.errors import RefusedUpdate
 from fl.messages import EvaluationReport
+from server.exchange import exchanged
 from server.objections import Declared, layout, of_kind, rows_of, shapes, to_parameters, to_report, to_sum
 from server.replies import reports
 
@@ -93,7 +94,7 @@ def sound_reports(
 
 def ask_for_reports(grid: Grid, messages: Sequence[Message], *, round: int) -> list[EvaluationReport]:
     """Send ``messages`` and wait for the reports, outside the rounds: the sound ones, by client."""
-    sound, _ = sound_reports(messages, grid.send_and_receive(messages), averaged=False)
+    sound, _ = sound_reports(messages, exchanged(grid, messages), averaged=False)
     return reports(sound, round=round)
 
 

@@ -12,6 +12,7 @@ from flwr.serverapp import Grid
 from fl import wire
 from fl.data.analytics import Answers
 from fl.messages import Query, QueryReport, check_answer
+from server.exchange import exchanged
 
 
 def asker(grid: Grid, *, timeout: float | None = None) -> Callable[[Query], Answers]:
@@ -27,7 +28,7 @@ def asker(grid: Grid, *, timeout: float | None = None) -> Callable[[Query], Answ
         messages = [Message(content, node, "query") for node in grid.get_node_ids()]
         reports: list[QueryReport] = []
         failures: dict[int, str] = {}
-        for reply in grid.send_and_receive(messages, timeout=timeout):
+        for reply in exchanged(grid, messages, timeout=timeout):
             if reply.has_error():
                 failures[wire.sender(reply)] = reply.error.reason or "no reason was given"
             else:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar
 
 from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
@@ -27,6 +27,7 @@ from fl.parameters import Parameters, cast, not_finite, sha256
 from fl.seeds import process_wide
 from server import interrupts
 from server.background import Background
+from server.exchange import exchanged
 from server.guard import Declared, guarded, sound_reports
 from server.over_clients import over_clients
 from server.policies import AvailableGrid, Policies, may_commit, may_go_on
@@ -90,13 +91,6 @@ class PrepareCommit(Protocol):
     """Gives a function that makes a round's model a version, durably, with the facts it is given; returns its name."""
 
     def __call__(self, parameters: Parameters, round: int) -> Callable[[dict[str, Any]], str]: ...
-
-
-@runtime_checkable
-class ReportsProgress(Protocol):
-    """A grid that can tell how far a round has come."""
-
-    progress: Callable[[int, int], None] | None
 
 
 class Clock:
@@ -315,10 +309,13 @@ class RoundLoop:
         check: Callable[[Sequence[Message], Sequence[Message]], T],
     ) -> T:
         """What ``check`` makes of the replies, which a real SuperLink gives in any order."""
-        if isinstance(self.grid, ReportsProgress):
-            self.grid.progress = lambda done, of: self.observer.on_phase(round, phase, done, of)
         with clock.phase(phase):
-            replies = list(self.grid.send_and_receive(messages, timeout=self.policies.deadline(round)))
+            replies = exchanged(
+                self.grid,
+                messages,
+                timeout=self.policies.deadline(round),
+                progress=partial(self.observer.on_phase, round, phase),
+            )
             return check(messages, replies)
 
     def _available(self, round: int) -> Grid:

@@ -72,29 +72,75 @@ def test_two_rounds_on_real_supernodes_give_the_bits_of_the_simulation(
     few = ("dataset.clients=2", "cohort_size=2", "server=random", "evaluate_clients_every=2")
     config = settings(*few, "engine.unit_size=1", "algorithm=scaffold", name="simulated")
     simulated = simulate(config)
-    partitions = simulated / "devices" / "partitions"
-    deployed = tmp_path / "deployed"
-    known = app_config(repository)
-    overrides = {key: value for key, value in flatten(config).items() if key in known}
-    overrides |= {
-        "run.dir": str(deployed),
-        "run.registry": str(tmp_path / "registry"),
-        "run.centre": str(simulated / "centre"),
-    }
-    with flower(tmp_path) as superlink, superlink(partitions):
-        run = [BIN / "flwr", "run", copy_app(repository, tmp_path / "app"), "lab"]
-        config = write_toml(tmp_path / "overrides.toml", overrides)
-        done = subprocess.run(
-            [*run, "--run-config", config], env=environment(tmp_path), capture_output=True, text=True, timeout=SECONDS
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        wait_for(deployed / "summary.json", tmp_path)
+    deployed = deploy(copy_app(repository, tmp_path / "app"), config, simulated, tmp_path)
     expected, found = read_json(simulated / "summary.json"), read_json(deployed / "summary.json")
     assert found["status"] == "finished" and found["rounds_completed"] == 2 and found["engine"] == "superlink"
     assert found["clients"] == {"asked": 4, "answered": 4, "failed": 0, "refused": 0, "late": 0}
     for name in ("model_sha256", "final", "bytes", "num_clients", "cohort_size"):
         assert found[name] == expected[name], name
     assert told(deployed) == told(simulated)
+
+
+STRANGER = """
+
+import flwr.app
+from flwr.supercore.inflatable.inflatable_object import add_header_to_object_body
+
+_honest = train
+
+
+class MetricRecord(flwr.app.MetricRecord):
+    def deflate(self):
+        return add_header_to_object_body(object_body=bytes([255, 254]), obj=self)
+
+
+app = ClientApp()
+
+
+@app.train()
+def strange(message: Message, context: Context) -> Message:
+    reply = _honest(message, context)
+    if context.node_config["partition-id"] == 1:
+        for name in list(reply.content.metric_records):
+            reply.content[name] = MetricRecord(dict(reply.content[name]))
+    return reply
+"""
+"""What client 1 answers, the SuperLink passes on and Flower cannot read."""
+
+
+@pytest.mark.deploy
+@pytest.mark.slow
+def test_a_reply_that_flower_cannot_read_costs_the_run_nothing_else(
+    repository: Path, tmp_path: Path, settings: Callable[..., dict[str, Any]], told: Callable[[Path], Any]
+) -> None:
+    few = ("dataset.clients=2", "cohort_size=2", "server=random", "evaluate_clients_every=null", "num_rounds=1")
+    config = settings(*few, "engine.unit_size=1", name="simulated")
+    app = copy_app(repository, tmp_path / "app")
+    with (app / "clients" / "app.py").open("a") as source:
+        source.write(STRANGER)
+    deployed = deploy(app, config, simulate(config), tmp_path)
+    assert read_json(deployed / "summary.json")["status"] == "finished"
+    (line,) = told(deployed)[1:]
+    assert line["clients"] == {"asked": 2, "answered": 1, "failed": 0, "refused": 1, "late": 0}
+    assert "refused by the server: it cannot be read: DecodeError" in line["refused"][0]["reason"]
+
+
+def deploy(app: Path, config: dict[str, Any], simulated: Path, home: Path) -> Path:
+    """Run an app with the settings and the parts of a simulated run on a SuperLink with two SuperNodes."""
+    deployed = home / "deployed"
+    known = app_config(app)
+    overrides = {key: value for key, value in flatten(config).items() if key in known}
+    overrides |= {
+        "run.dir": str(deployed),
+        "run.registry": str(home / "registry"),
+        "run.centre": str(simulated / "centre"),
+    }
+    with flower(home) as superlink, superlink(simulated / "devices" / "partitions"):
+        run = [BIN / "flwr", "run", app, "lab", "--run-config", write_toml(home / "overrides.toml", overrides)]
+        done = subprocess.run(run, env=environment(home), capture_output=True, text=True, timeout=SECONDS)
+        assert done.returncode == 0, done.stdout + done.stderr
+        wait_for(deployed / "summary.json", home)
+    return deployed
 
 
 def copy_app(repository: Path, to: Path) -> Path:
