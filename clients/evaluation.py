@@ -1,4 +1,4 @@
-"""A task on clients' own test parts -> merged statistics, a report a client.
+"""A task on clients' own test or validation parts -> merged statistics, a report a client.
 
 Of the global model, and where devices keep their own models of those too: ``personal_<metric>``, and how many
 versions a device was behind (``lag``).
@@ -12,6 +12,7 @@ from functools import partial
 from clients import personal
 from clients.local import Failure, attempt
 from clients.setting import Setting
+from fl.data.dataset import Examples
 from fl.errors import ClientFailed
 from fl.messages import EvaluateTask, EvaluationReport, check_report
 from fl.metrics import Mean, Statistics
@@ -33,15 +34,15 @@ def evaluate_clients(
 def _report(
     setting: Setting, task: EvaluateTask, client: int, own: tuple[Parameters, int] | Failure | None
 ) -> EvaluationReport:
-    num_examples = len(setting.store.partition(client).test.y)
+    num_examples = len(examples_of(setting, client, task.part))
     if not num_examples:
-        raise ClientFailed(client=client, reason="its test part is empty")
+        raise ClientFailed(client=client, reason=f"its {task.part} part is empty")
     if isinstance(own, Failure):
         raise own
-    statistics = measure(setting, task.parameters, client)
+    statistics = measure(setting, task.parameters, client, task.part)
     if own is not None:
         parameters, lag = own
-        mine = measure(setting, parameters, client)
+        mine = measure(setting, parameters, client, task.part)
         statistics |= {f"personal_{name}": s for name, s in mine.items() if isinstance(s, Mean)}
         statistics["lag"] = Mean(float(lag), 1.0)
     return check_report(
@@ -49,8 +50,16 @@ def _report(
     )
 
 
-def measure(setting: Setting, parameters: Parameters, client: int) -> Statistics:
-    """Statistics of ``parameters`` on the client's test part."""
-    examples = setting.store.partition(client).test
+def measure(setting: Setting, parameters: Parameters, client: int, part: str = "test") -> Statistics:
+    """Statistics of ``parameters`` on a part of the client's examples."""
+    examples = examples_of(setting, client, part)
     arrays.load_parameters(setting.module, parameters)
     return models.evaluate(setting.module, examples.x, examples.y, setting.signature)
+
+
+def examples_of(setting: Setting, client: int, part: str) -> Examples:
+    """The client's test or validation part; ClientFailed for anything else: what it trained on says nothing."""
+    partition = setting.store.partition(client)
+    if part not in ("test", "validation"):
+        raise ClientFailed(client=client, reason=f"asked to be measured on its part {part!r}, not test or validation")
+    return partition.test if part == "test" else partition.validation

@@ -229,6 +229,15 @@ class Engine:
 
 
 @dataclass
+class Folds:
+    """What cross-validation leaves out of a run."""
+
+    number: Annotated[int | None, "folds there are; null: nothing is left out"]
+    index: Annotated[int, "the fold that is left out, from 0"]
+    over: Annotated[str, "examples (of each client), clients, public (the server's), or bootstrap"]
+
+
+@dataclass
 class Simulate:
     """A simulation."""
 
@@ -240,6 +249,7 @@ class Simulate:
     registry_dir: Annotated[str | None, "where versions are kept; null: outputs/registry"]
     evaluate_every: Annotated[int | None, "rounds between evaluations on the server's test set; null: first and last"]
     evaluate_clients_every: Annotated[int | None, "rounds between evaluations on the cohort's clients; null: never"]
+    folds: Annotated[Folds, "the fold that a run leaves out"]
     dataset: Annotated[Dataset, "the data"]
     partition: Annotated[Partition, "who holds which examples"]
     model: Annotated[Any, "the model"]

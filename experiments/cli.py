@@ -235,6 +235,29 @@ def lifecycle(
 
 
 @app.command(rich_help_panel=AROUND)
+def cv(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[GROUP=CHOICE | KEY=VALUE]...",
+            autocompletion=completion.complete,
+            help="What `fl simulate` takes; run_dir is the folder of all folds.",
+            show_default=False,
+        ),
+    ] = None,
+    folds: Annotated[int, typer.Option("--folds", help="How many folds.")] = 5,
+    over: Annotated[
+        str, typer.Option("--over", help="examples of each client, clients, public (the server's), or bootstrap.")
+    ] = "examples",
+    as_json: Json = False,
+) -> None:
+    """Cross-validate settings: a run a fold, measured on what it left out; mean and deviation."""
+    from experiments.selection.cross_validation import cross_validate, show
+
+    show(cross_validate(overrides or [], folds=folds, over=over), as_json=as_json)
+
+
+@app.command(rich_help_panel=AROUND)
 def new(
     project: Annotated[Path, typer.Argument(metavar="PROJECT", help="The folder to make.", show_default=False)],
 ) -> None:

@@ -10,6 +10,7 @@ from fl.files import write_json
 
 if TYPE_CHECKING:
     from fl.data.dataset import Dataset
+    from fl.data.folds import Fold
     from fl.data.prepare import Prepared
 
 PREPARED = "devices/prepared.json"
@@ -48,10 +49,21 @@ def prepare_data(settings: Mapping[str, Any], dataset: Dataset, *, centre: Path,
         test_fraction=test,
         max_server_test=settings["dataset"].get("max_server_test"),
         quarantine=None if quarantine is None else Path(quarantine),
+        fold=fold_of(settings),
         centre_dir=centre,
         devices_dir=devices,
     )
     return fit_prepared(settings, entries, prepared) if entries else prepared
+
+
+def fold_of(settings: Mapping[str, Any]) -> Fold | None:
+    """What the section ``folds`` leaves out. Raises BadInput for a fold that cannot be."""
+    from fl.data.folds import Fold
+
+    asked = settings.get("folds") or {"number": None}
+    if asked["number"] is None:
+        return None
+    return Fold(int(asked["number"]), int(asked["index"]), str(asked["over"]))
 
 
 def note_prepared(run_dir: Path, *, num_clients: int, picture: Path) -> None:

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 from fl.errors import BadInput
 
 if TYPE_CHECKING:
+    from clients.grid import UnitGrid
     from fl.data.analytics import Ask
     from fl.data.centre import Centre
     from fl.data.validate import Violation
+    from fl.signature import Signature
 
 
 @dataclass(frozen=True)
@@ -52,21 +54,33 @@ def dealt(settings: Mapping[str, Any]) -> Iterator[Columns]:
 @contextmanager
 def asked(settings: Mapping[str, Any], *, centre: Path, partitions: Path, states: Path) -> Iterator[Columns]:
     """Clients whose partitions lie in ``partitions`` already. engine=auto asks them in this process."""
-    from clients.setting import open_setting
-    from experiments.engine import Engine, available_cores, open_grid
     from fl.data.centre import open_centre
     from server.query import asker
 
-    logging.getLogger("flwr").setLevel(logging.ERROR)
     known = open_centre(centre)
-    values = {**settings, "num_clients": known.num_clients, "cohort_size": known.num_clients}
-    setting = open_setting(values, partitions=partitions, states=states, signature=known.signature)
+    label = settings["dataset"].get("label") or "label"
+    with everybody(
+        settings, num_clients=known.num_clients, signature=known.signature, partitions=partitions, states=states
+    ) as grid:
+        yield Columns(asker(grid), (*known.signature.input_names, label), known)
+
+
+@contextmanager
+def everybody(
+    settings: Mapping[str, Any], *, num_clients: int, signature: Signature, partitions: Path, states: Path
+) -> Iterator[UnitGrid]:
+    """A grid of all clients, for rounds in which nobody trains. engine=auto asks them in this process."""
+    from clients.setting import open_setting
+    from experiments.engine import Engine, available_cores, open_grid
+
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+    values = {**settings, "num_clients": num_clients, "cohort_size": num_clients}
+    setting = open_setting(values, partitions=partitions, states=states, signature=signature)
     name = "inprocess" if settings["engine"]["name"] == "auto" else settings["engine"]["name"]
     actors = 0 if name == "inprocess" else int(settings["engine"].get("num_actors") or available_cores())
     engine = Engine(name, "asked for", actors)
-    label = settings["dataset"].get("label") or "label"
     with open_grid(engine, setting, values, run_id="0", partitions=partitions, states=states, quarantined={}) as grid:
-        yield Columns(asker(grid), (*known.signature.input_names, label), known)
+        yield grid
 
 
 def profile_columns(

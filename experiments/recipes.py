@@ -50,6 +50,7 @@ def fit_prepared(settings: Mapping[str, Any], entries: Sequence[Entry], prepared
     from clients.grid import UnitGrid
     from clients.inprocess import InProcess
     from clients.setting import open_setting
+    from fl.data.folds import LEFT_OUT
     from fl.data.recipe_effects import recipe_effects
     from fl.data.recipes import fit_recipe
     from server.query import asker
@@ -68,8 +69,10 @@ def fit_prepared(settings: Mapping[str, Any], entries: Sequence[Entry], prepared
     warnings = _warnings(effects)
     fingerprint = hashlib.sha256(f"{prepared.fingerprint} {signature.recipe}".encode()).hexdigest()
     facts = {**prepared.facts, "recipe": effects | {"warnings": warnings}}
+    unseen = partitions.with_name(LEFT_OUT) / "store.json"
     for path, site, more in (
         (partitions / "store.json", "partitions.about", {}),
+        *([(unseen, "partitions.about", {})] if unseen.is_file() else []),
         (centre / "centre.json", "centre.about", {"facts": facts}),
     ):
         about = read_json(path)

@@ -207,6 +207,12 @@ def _strategy(settings: Settings) -> None:
     build_strategy(settings, {}, (), options, num_clients)
 
 
+def _fold(settings: Settings) -> None:
+    from experiments.prepare import fold_of
+
+    fold_of(settings)
+
+
 def _folders(settings: Settings) -> None:
     """The run's folder is made to know, and removed again, because a later check may still refuse the run."""
     run_dir = Path(settings["run_dir"])
@@ -217,7 +223,7 @@ def _folders(settings: Settings) -> None:
     writable_folder(Path(settings["registry_dir"]), key="registry_dir")
 
 
-BUILDERS: tuple[Callable[[Settings], None], ...] = (_keeping, _training, _strategy, _folders)
+BUILDERS: tuple[Callable[[Settings], None], ...] = (_keeping, _training, _strategy, _fold, _folders)
 """What checks its own options when it is made, and can be made without the data."""
 
 

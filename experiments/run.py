@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from fl.registry import Registry
 
 
-def simulate(config: Mapping[str, Any]) -> Path:
+def simulate(config: Mapping[str, Any], *, until: int | None = None) -> Path:
     """Run a composed configuration in ``config["run_dir"]``; returns that folder.
+
+    until   a round to pause after: ``resume`` goes on from there, to the bits of a run that was not paused
 
     Raises BadInput before any training, having removed what it had begun; StoppedByFaults or Interrupted after the
     summary is written.
@@ -43,7 +45,7 @@ def simulate(config: Mapping[str, Any]) -> Path:
     with only_writer(run_dir), interrupts.handled():
         write_config(run_dir, config)
         try:
-            _run(config, run_dir, began)
+            _run(config, run_dir, began, until=until)
         except BadInput:
             if not (run_dir / RUN).exists():  # nothing was saved yet: leave no half-made run behind
                 shutil.rmtree(run_dir, ignore_errors=True)
@@ -51,8 +53,8 @@ def simulate(config: Mapping[str, Any]) -> Path:
     return run_dir
 
 
-def resume(run_dir: Path) -> Path:
-    """Go on after the last committed round of the run in ``run_dir``; one without any starts over.
+def resume(run_dir: Path, *, until: int | None = None) -> Path:
+    """Go on after the last committed round of the run in ``run_dir``, ``until`` one; one without any starts over.
 
     Raises BadInput with key ``RUN_DIR`` where there is no run, or it is being written by somebody else.
     """
@@ -60,11 +62,11 @@ def resume(run_dir: Path) -> Path:
     if not (run_dir / CONFIG).is_file():
         raise BadInput(key="RUN_DIR", got=str(run_dir), allowed="the folder of a run: one with a config.yaml")
     with only_writer(run_dir), interrupts.handled():
-        _run(read_config(run_dir), run_dir, time.time())
+        _run(read_config(run_dir), run_dir, time.time(), until=until)
     return run_dir
 
 
-def _run(config: Mapping[str, Any], run_dir: Path, began: float) -> None:
+def _run(config: Mapping[str, Any], run_dir: Path, began: float, *, until: int | None) -> None:
     from clients.flower_internals import begin_run, server_context
     from clients.setting import open_setting
     from experiments import engine as engines
@@ -101,6 +103,7 @@ def _run(config: Mapping[str, Any], run_dir: Path, began: float) -> None:
         "picture": facts.get("picture") or "",
         "engine": engine.name,
         "began": began,
+        "until": until,
         "summary": {
             "engine_asked": config["engine"]["name"],
             "engine_reason": engine.reason,

@@ -64,6 +64,7 @@ class TrainTask:
 class EvaluateTask:
     """Measure ``parameters``, version ``version``, on a client's own test part after ``round``.
 
+    ``part`` may be "validation" in place of "test": candidates are compared on that, and the test part stays unseen.
     ``personal`` says whether this is a use of the device too, whose own model is then brought up to date and measured.
     """
 
@@ -71,6 +72,7 @@ class EvaluateTask:
     version: int
     parameters: Parameters
     personal: bool = True
+    part: str = "test"
 
 
 @dataclass(frozen=True)

@@ -142,9 +142,9 @@ def train_content(parameters: ArrayRecord, shared: Parameters, *, round: int, ve
     return content
 
 
-def evaluate_content(parameters: ArrayRecord, *, round: int, personal: bool = True) -> RecordDict:
-    """A request to measure ``parameters``, which are the version of ``round``."""
-    config = ConfigRecord({"server-round": round, "version": round, "personal": personal})
+def evaluate_content(parameters: ArrayRecord, *, round: int, personal: bool = True, part: str = "test") -> RecordDict:
+    """A request to measure ``parameters``, which are the version of ``round``, on clients' own ``part``."""
+    config = ConfigRecord({"server-round": round, "version": round, "personal": personal, "part": part})
     return RecordDict({"arrays": parameters, "config": config})
 
 
@@ -202,6 +202,7 @@ def read_evaluate_task(content: RecordDict) -> EvaluateTask:
         version=int(config.get("version", round)),
         parameters=arrays_of(_model(content)),
         personal=bool(config.get("personal", True)),
+        part=str(config.get("part", "test")),
     )
 
 

@@ -2,7 +2,8 @@
 
 Everything it needs comes by run config, as flat values. Of the data it opens the centre's own folder alone: the
 public part and the held-out test set. ``run.centre`` names that folder, ``run.dir`` where the run's files go,
-``run.registry`` where versions go; a run that has versions there goes on after the last of them.
+``run.registry`` where versions go; a run that has versions there goes on after the last of them. ``run.until`` is a
+round to pause at.
 """
 
 from __future__ import annotations
@@ -138,8 +139,12 @@ def main(grid: Grid, context: Context) -> None:
                 observer.on_round(resumed[1][-1])
             else:
                 _begin(loop, history, totals, module, centre, settings)
-            loop.run(totals)
-            if settings["client"].get("personal") and settings["server"].get("personal_evaluation", True):
+            loop.run(totals, until=int(run.get("until") or options.num_rounds))
+            if (
+                loop.over(totals)
+                and settings["client"].get("personal")
+                and settings["server"].get("personal_evaluation", True)
+            ):
                 nodes = wait_for_nodes(grid, options.cohort_size)
                 extra["personal"] = final_comparison(
                     grid, nodes, totals.parameters, round=totals.round, run_dir=run_dir, seed=seed
@@ -158,7 +163,7 @@ def main(grid: Grid, context: Context) -> None:
             stopped,
             seconds=seconds,
             extra={**dict(run.get("summary") or {}), **extra},
-            first_champion=bool(settings["server"].get("first_champion", True)),
+            first_champion=bool(settings["server"].get("first_champion", True)) and not _is_fold(settings),
         )
     except StorageFailed:
         if stopped is None:
@@ -212,15 +217,16 @@ def _finish(
     extra: dict[str, Any],
     first_champion: bool,
 ) -> None:
-    """The end of a run, however it came: final figures, the first champion, the summary."""
+    """The end of a run, however it came: final figures, the ``first_champion`` where it may make one, the summary."""
     final = dict(totals.metrics)
     if totals.model_sha256 and not final:
         plain = values(loop.evaluate(totals.parameters))
         final = derived(plain)
-    status = _status(stopped, totals)
+    over = loop.over(totals)
+    status = _status(stopped, totals, over=over)
     versions = history.committed()
     best = history.registry.best(history.run_id) if versions else None
-    if stopped is None and versions:
+    if stopped is None and over and versions:
         history.registry.prune(history.run_id, history.keep)
         if first_champion:
             history.registry.crown_if_vacant(history.run_id)
@@ -243,13 +249,20 @@ def _finish(
     )
 
 
-def _status(stopped: Exception | None, totals: Totals) -> str:
+def _is_fold(settings: Mapping[str, Any]) -> bool:
+    """Whether a run leaves out a fold of its data: its model is a measurement, and nobody's to use."""
+    return (settings.get("folds") or {}).get("number") is not None
+
+
+def _status(stopped: Exception | None, totals: Totals, *, over: bool) -> str:
     if isinstance(stopped, StoppedByFaults | StorageFailed):
         return "stopped by faults"
     if isinstance(stopped, Interrupted):
         return "interrupted"
     if stopped:
         return "failed"
+    if not over:
+        return "paused"
     return "stopped early" if totals.stopped else "finished"
 
 

@@ -143,14 +143,21 @@ class RoundLoop:
         with self._settled(totals):
             self._close(totals, 0, totals.parameters, Clock(), cohort=(), **more)
 
-    def run(self, totals: Totals) -> None:
-        """Every round after ``totals.round``. Raises StoppedByFaults or Interrupted; ``totals`` is how far it came."""
+    def run(self, totals: Totals, *, until: int) -> None:
+        """Every round after ``totals.round``, up to ``until``: the run may pause there, and go on to the same bits.
+
+        Raises StoppedByFaults or Interrupted; ``totals`` is how far it came.
+        """
         parameters = totals.parameters
         with self._settled(totals):
-            for round in range(totals.round + 1, self.options.num_rounds + 1):
+            for round in range(totals.round + 1, min(until, self.options.num_rounds) + 1):
                 if self._stop_early(totals):
                     return
                 parameters = self._round(totals, parameters, round)
+
+    def over(self, totals: Totals) -> bool:
+        """Whether there are no rounds left to train."""
+        return bool(totals.stopped) or totals.round >= self.options.num_rounds
 
     def _round(self, totals: Totals, start: Parameters, round: int) -> Parameters:
         clock = Clock()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from fl.data.dataset import Dataset, Examples
+from fl.data.folds import Fold, client_rows
 from fl.data.partition.assignment import Assignment, View
 from fl.data.split import set_apart, shuffled, split_sizes
 from fl.errors import BadInput
@@ -79,8 +81,12 @@ def arrange(
     seed: int,
     validation_fraction: float,
     test_fraction: float,
+    fold: Fold | None = None,
 ) -> Arranged:
-    """Copy ``rows`` of the data into the store's order, with what the partition does to them."""
+    """Copy ``rows`` of the data into the store's order, with what the partition does to them.
+
+    With a ``fold`` over examples or bootstrap, that says what a client's parts are, and the fractions do not.
+    """
     fractions = {"validation_fraction": validation_fraction, "test_fraction": test_fraction}
     if isinstance(assignment, View):
         order = rows[shuffled(np.arange(len(rows)), seed, -1)]
@@ -88,11 +94,32 @@ def arrange(
         counts = np.minimum(split_sizes(np.array([assignment.examples_per_client]), **fractions), pools)[0]
         return Arranged(dataset.x[order], dataset.y[order], pools, assignment, counts)
     clients = range(assignment.num_clients)
-    parts = split_sizes(assignment.sizes, **fractions)
-    order = rows[np.concatenate([shuffled(assignment.rows(c), seed, c) for c in clients])]
+    own = [shuffled(assignment.rows(c), seed, c) for c in clients]
+    if fold is not None and fold.over in ("examples", "bootstrap"):
+        cuts = [client_rows(one, fold, seed=seed, client=c) for c, one in enumerate(own)]
+        own, parts = [one for one, _ in cuts], np.array([sizes for _, sizes in cuts])
+    elif fold is not None and fold.over == "clients":
+        parts = np.stack([assignment.sizes, 0 * assignment.sizes, 0 * assignment.sizes], axis=1)
+    else:
+        parts = split_sizes(assignment.sizes, **fractions)
+    order = rows[np.concatenate(own)]
     x, y = dataset.x[order], dataset.y[order]
     if assignment.transform is not None:
         for c in clients:
-            place = slice(assignment.offsets[c], assignment.offsets[c + 1])
+            start = int(parts[:c].sum())  # not the assignment's: a bootstrap has more rows
+            place = slice(start, start + int(parts[c].sum()))
             x[place], y[place] = assignment.transform(x[place], y[place], c)
     return Arranged(x, y, parts)
+
+
+def leave_out(arranged: Arranged, gone: Sequence[int]) -> tuple[Arranged, Arranged]:
+    """The clients that stay, and those of ``gone`` with all their examples as their test part; both numbered anew."""
+    sizes, starts = arranged.parts.sum(axis=1), arranged.starts
+    out = np.isin(np.arange(len(sizes)), gone)
+
+    def some(clients: Array, parts: Array) -> Arranged:
+        rows = np.concatenate([np.arange(starts[c], starts[c] + sizes[c]) for c in clients])
+        return Arranged(arranged.x[rows], arranged.y[rows], parts)
+
+    tested = np.stack([0 * sizes, 0 * sizes, sizes], axis=1)[out]
+    return some(np.flatnonzero(~out), arranged.parts[~out]), some(np.flatnonzero(out), tested)

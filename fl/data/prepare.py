@@ -10,17 +10,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fl.data import partition as partitioning
-from fl.data.arrange import Arranged, arrange, server_rows
+from fl.data.arrange import Arranged, arrange, leave_out, server_rows
 from fl.data.centre import PICTURE, write_centre
 from fl.data.dataset import Dataset, fingerprint
 from fl.data.describe import partition_facts
+from fl.data.folds import LEFT_OUT, Fold, clients_left_out, public_rows
 from fl.data.partition.assignment import Assignment, View
 from fl.data.picture import draw_partition, shown_clients
 from fl.data.quarantine import dealing, read_quarantine, without_clients, without_natural
@@ -71,6 +72,7 @@ def prepare(
     devices_dir: Path,
     max_server_test: int | None = None,
     quarantine: Path | None = None,
+    fold: Fold | None = None,
 ) -> Prepared:
     """Partition ``dataset`` and write everything; see the module.
 
@@ -80,6 +82,7 @@ def prepare(
     validation_fraction, test_fraction   of each client's examples; see ``split_sizes``
     max_server_test    a seeded sample of at most so many of the server's test examples, or None for all
     quarantine         a file of clients that are left out, rows and all; the others are numbered anew
+    fold               what cross-validation leaves out; see fl/data/folds.py
 
     The fingerprint is of the data and of every choice here, and the same in the store and in the centre.
     Raises BadInput, by key, before anything is written.
@@ -113,7 +116,14 @@ def prepare(
         held_out_fraction=held_out_fraction,
         max_server_test=max_server_test,
     )
+    if fold is not None and fold.over == "public":
+        stay, left = public_rows(len(apart.public), fold, seed=seed)
+        apart = replace(apart, public=apart.public.take(stay), test=apart.public.take(left))
     assignment = _assign(dataset, apart.rows, partition, partition_options, num_clients, seed)
+    if fold is not None and isinstance(assignment, View):
+        raise BadInput(
+            key="folds.number", got=fold.number, allowed="null where clients share examples, or fewer of them"
+        )
     if gone and partition != "natural":
         num_gone = sum(len(assignment.rows(client)) for client in gone) if isinstance(assignment, Assignment) else 0
         assignment = without_clients(assignment, gone)
@@ -124,31 +134,42 @@ def prepare(
         seed=seed,
         validation_fraction=validation_fraction,
         test_fraction=test_fraction,
+        fold=fold,
     )
+    unseen = None
+    if fold is not None and fold.over == "clients":
+        if dataset.missing == "client":
+            allowed = "federated: a client that takes no part has no training examples to fill its gaps from"
+            raise BadInput(key="dataset.missing", got="client", allowed=allowed)
+        arranged, unseen = leave_out(arranged, clients_left_out(assignment.num_clients, fold, seed=seed))
     signature, arranged, public, test = wrangle_table(dataset, arranged, apart.public, apart.test)
     if signature.task == "regression" and dataset.standardize:
         signature = fit_target(signature, arranged.training(arranged.y))
+    num_left = assignment.num_clients if isinstance(assignment, View) else len(arranged.parts)
     choices |= {"partition": [partition, dict(partition_options), assignment.num_clients, seed]}
     choices |= {"quarantine": gone} if gone else {}
+    choices |= {"fold": [fold.number, fold.index, fold.over]} if fold is not None else {}
     identity: dict[str, Any] = {
         "signature": signature,
         "name": dataset.name,
         "fingerprint": hashlib.sha256(json.dumps(choices, sort_keys=True, default=str).encode()).hexdigest(),
     }
     _write_devices(devices_dir, arranged, identity)
+    if unseen is not None:
+        _write_devices(devices_dir.with_name(LEFT_OUT), unseen, identity)
     centre_dir.mkdir(parents=True, exist_ok=True)
-    clients, counts = _labels_a_client(devices_dir, arranged, assignment.num_clients, signature)
-    _draw(centre_dir / PICTURE, counts, clients, assignment.num_clients, f"{dataset.name}, {partition}", signature)
+    clients, counts = _labels_a_client(devices_dir, arranged, num_left, signature)
+    _draw(centre_dir / PICTURE, counts, clients, num_left, f"{dataset.name}, {partition}", signature)
     facts = {
         "partition": partition,
         "partition_options": {name: str(value) for name, value in partition_options.items()},
         **partition_facts(dataset, arranged, counts),
         **({"quarantined_clients": gone, "quarantined_examples": num_gone} if gone else {}),
     }
-    write_centre(centre_dir, public=public, test=test, num_clients=assignment.num_clients, facts=facts, **identity)
+    write_centre(centre_dir, public=public, test=test, num_clients=num_left, facts=facts, **identity)
     return Prepared(
         signature,
-        assignment.num_clients,
+        num_left,
         identity["fingerprint"],
         facts["examples_a_client"],
         facts,
