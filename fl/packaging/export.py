@@ -20,7 +20,7 @@ from fl.errors import BadInput, MissingExtra
 from fl.files import sha256_file, sync_folder, writable_folder, write_json
 from fl.models.arrays import load_parameters, to_inputs
 from fl.models.evaluate import outputs_of
-from fl.packaging import c_source, onnx, pt2, safetensors
+from fl.packaging import c_source, onnx, pt2, pyz, safetensors, wheel
 from fl.packaging.predict import Predict
 from fl.parameters import Array
 from fl.signature import Signature
@@ -44,6 +44,7 @@ class Format:
     packages    that must be there, from the extra ``extra``
     check       raises BadInput, before anything is written, for a model that the format cannot express
     examples    at most so many are compared, where the reader is slow
+    naming      the file's name, from the name that was asked for and the suffix
     """
 
     suffix: str
@@ -54,6 +55,7 @@ class Format:
     extra: str = "export"
     check: Callable[[nn.Module, Signature], None] = lambda module, signature: None
     examples: int = 2**31
+    naming: Callable[[str, str], str] = "{}.{}".format
 
 
 FORMATS: dict[str, Format] = {
@@ -73,6 +75,23 @@ FORMATS: dict[str, Format] = {
         tolerance=1e-5,  # sums in another order
         check=c_source.check,
         examples=1000,
+    ),
+    "whl": Format(
+        "whl",
+        wheel.write,
+        lambda path, _: wheel.read(path),
+        tolerance=1e-5,
+        check=wheel.check,
+        examples=1000,
+        naming=wheel.file_name,
+    ),
+    "pyz": Format(
+        "pyz",
+        pyz.write,
+        lambda path, _: pyz.read(path),
+        tolerance=1e-5,
+        check=pyz.check,
+        examples=50,
     ),
 }
 """By the name that the user writes after --format."""
@@ -130,7 +149,7 @@ def export(
 
     done: list[Exported] = []
     for key, kind in wanted:
-        path = output / f"{name}.{kind.suffix}"
+        path = output / kind.naming(name, kind.suffix)
         with _replacing(path) as draft:
             _write(key, kind, model, signature, draft, metadata)
             batches, told = [inputs[:1], inputs[: kind.examples]], [answers[0], answers[1][: kind.examples]]

@@ -1,10 +1,15 @@
 """Formats without a framework: read by what is not ours, they answer as torch does, raw rows and names included."""
 
 import csv
+import dataclasses
 import io
+import json
 import re
 import shutil
 import subprocess
+import sys
+import venv
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -78,6 +83,19 @@ MODELS = {
 }
 
 
+KINDS = ("c", "whl", "pyz")
+FAST = {
+    "c": set(MODELS) - {"trees", "more trees", "regression trees"},
+    "whl": {"cnn", "lstm", "recipe", "trees"},
+    "pyz": set(MODELS) - {"trees", "regression trees"},
+}
+EACH = [
+    pytest.param(name, kind, marks=[] if name in FAST[kind] else [pytest.mark.slow])
+    for kind in KINDS
+    for name in MODELS
+]
+
+
 def examples_of(signature: Signature, n: int = 40) -> np.ndarray:
     generator = np.random.default_rng(0)
     if signature is TEXT:
@@ -105,18 +123,23 @@ def built(name: str) -> nn.Module:
     return module
 
 
-def exported(name: str, kind: str, output, **changes):
-    module = built(name)
-    arguments = {
-        "signature": MODELS[name][1],
-        "parameters": parameters_of(module),
-        "examples": examples_of(MODELS[name][1]),
-        "formats": [kind],
-        "output": output,
-        "name": "model",
-        "manifest": {"version": "run:3", "note": "*/ ??/ // é"},
-    }
-    return export(module, **(arguments | changes))[0]
+def exported(model: str, kind: str, output, **changes):
+    signature = MODELS[model][1]
+    return exported_module(built(model), signature, examples_of(signature), kind, output, **changes)
+
+
+def exported_module(module, signature, examples, kind, output, *, name="model"):
+    (done,) = export(
+        module,
+        signature=signature,
+        parameters=parameters_of(module),
+        examples=examples,
+        formats=[kind],
+        output=output,
+        name=name,
+        manifest={"version": "run:3", "note": "*/ ??/ // é"},
+    )
+    return done
 
 
 @pytest.fixture
@@ -133,8 +156,7 @@ def in_c(path, folder, text: str, *flags: str) -> list[list[str]]:
     return list(csv.reader(io.StringIO(done.stdout)))
 
 
-@pytest.mark.parametrize("kind", ["c"])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name, kind", EACH)
 def test_every_model_that_a_format_can_express_answers_as_torch_does(name, kind, tmp_path, gcc):
     done = exported(name, kind, tmp_path)
     assert done.largest_difference <= done.tolerance
@@ -213,6 +235,85 @@ int main(void)
     assert label == TABLE.class_names[expected.argmax()]
 
 
+def run(*command, given: str = "", status: int = 0) -> str:
+    """What a program prints; where it fails with ``status``, what it says then."""
+    words = [str(word) for word in command]
+    done = subprocess.run(words, input=given, capture_output=True, text=True, timeout=60)
+    assert done.returncode == status, done.stderr
+    return done.stderr if status else done.stdout
+
+
+def test_pyz_takes_raw_rows_by_name_and_says_labels(tmp_path):
+    x, path = examples_of(COOKED), exported("recipe", "pyz", tmp_path).path
+    order = [4, 2, 0, 1, 3]
+    table = written(np.column_stack([np.zeros(40), x[:, order]]), ("not asked for", *(NAMES[i] for i in order)), "NA")
+    (tmp_path / "rows.csv").write_text(table)
+    header, *answers = csv.reader(io.StringIO(run(sys.executable, "-I", "-S", path, tmp_path / "rows.csv")))
+    assert header == ["label", "no", "yes"]
+    expected = predict(built("recipe"), x, COOKED)
+    assert np.allclose(np.array([a[1:] for a in answers], float), expected, rtol=1e-5, atol=1e-5)
+    assert [a[0] for a in answers] == [("no", "yes")[i] for i in expected.argmax(axis=1)]
+    assert run(path, given=table) == run(sys.executable, path, given=table)  # it runs itself
+
+
+@pytest.mark.parametrize(
+    "rows, message",
+    [
+        ("a,b,c,d,e\n1,2,3,4,5\n", "the header has the column 'age' 0 times, expected once"),
+        ("1,2,3,4\n", "4 columns, expected 5"),
+        ("1,2,3,4,5\n1,2,3\n", "row 2: 3 cells, expected 5"),
+        ("1,2,3,4,5\n1,2,x,4,5\n", "row 2: not a number: could not convert string to float: 'x'"),
+    ],
+)
+def test_pyz_says_what_is_wrong_with_rows(rows, message, tmp_path_factory):
+    folder = tmp_path_factory.getbasetemp() / "wrong-rows"
+    if not folder.exists():
+        exported("logistic", "pyz", folder)
+    assert run(sys.executable, folder / "model.pyz", given=rows, status=2) == message + "\n"
+
+
+def test_a_model_too_large_for_python_alone_is_no_pyz(tmp_path):
+    signature = dataclasses.replace(TEXT, input_shape=(80,))
+    with pytest.raises(BadInput, match=r"pyz, which cannot express .* multiplications an answer.* allowed: .*whl"):
+        exported_module(
+            build_model(target="fl.models.lstm.build", arguments={}, signature=signature, seed=1),
+            signature, np.zeros((1, 80), np.uint8), "pyz", tmp_path / "out",
+        )  # fmt: skip
+    assert not (tmp_path / "out").exists()
+
+
+ASKED = """
+import importlib.util, json, sys
+from meadow_model import MODEL, classify, predict
+assert not [name for name in ("fl", "torch") if importlib.util.find_spec(name)]
+rows = json.load(sys.stdin)
+print(json.dumps([predict(rows).tolist(), classify(rows), MODEL.metadata["manifest"]["version"]]))
+"""
+
+
+def test_the_wheel_is_a_dependency_of_a_program_elsewhere(tmp_path):
+    """In a fresh environment: pip installs it, NumPy is all it finds there, and rows go by their names."""
+    x, path = examples_of(COOKED), exported("recipe", "whl", tmp_path, name="Run-7.x").path
+    assert path.name == "meadow_model-0+run.7.x-py3-none-any.whl"
+    environment = tmp_path / "environment"
+    venv.create(environment, symlinks=True)
+    python = environment / "bin" / "python"
+    (place,) = environment.glob("lib/python*/site-packages")
+    for found in Path(np.__file__).parent.parent.glob("numpy*"):
+        (place / found.name).symlink_to(found)
+    run(sys.executable, "-m", "pip", "--python", python, "install", "--no-index", "--quiet", path)
+    rows = [{name: value for name, value in zip(NAMES, row, strict=True) if not np.isnan(value)} for row in x.tolist()]
+    rows[1] |= dict.fromkeys(set(NAMES) - set(rows[1]))  # None is a missing value, too
+    answers, labels, version = json.loads(run(python, "-I", "-c", ASKED, given=json.dumps(rows)))
+    expected = predict(built("recipe"), x, COOKED)
+    assert np.allclose(answers, expected, rtol=1e-5, atol=1e-5)
+    assert labels == [("no", "yes")[i] for i in expected.argmax(axis=1)]
+    assert version == "run:3"
+    assert "label,no,yes" in run(python, "-I", "-m", "meadow_model", given="1,2,3,4,5\n")
+    wrong = run(python, "-I", "-c", "import meadow_model as m; m.predict([{'height': 2}])", status=1)
+    assert "row 1: there is no column 'height', only age" in wrong
+
+
 def test_c_refuses_a_token_that_it_does_not_know(tmp_path, gcc):
     path = exported("lstm", "c", tmp_path).path
     header, answer = in_c(path, tmp_path, "0,1,2,3,4,0\n")
@@ -223,7 +324,7 @@ def test_c_refuses_a_token_that_it_does_not_know(tmp_path, gcc):
     assert (done.returncode, done.stderr) == (2, "row 1: a token that is not of the vocabulary\n")
 
 
-@pytest.mark.parametrize("kind", ["c"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_same_version_gives_the_same_bytes_and_names_no_place(kind, tmp_path, repository, gcc):
     one, other = (exported("recipe", kind, tmp_path / folder).path for folder in ("one", "other"))
     assert one.read_bytes() == other.read_bytes()
@@ -242,16 +343,7 @@ def test_what_a_format_cannot_express_is_refused_before_anything_is_written(tmp_
         (nn.Sequential(nn.Sequential(nn.Linear(4, 4)), nn.Sequential(Doubled(4, 2))), "layer '1.0', Doubled("),
     ):
         with pytest.raises(BadInput, match="--format: got c, which cannot express this model .*" + re.escape(layer)):
-            export(
-                module,
-                signature=signature,
-                parameters=parameters_of(module),
-                examples=np.zeros((2, 4), np.float32),
-                formats=["safetensors", "c"],
-                output=tmp_path / "out",
-                name="model",
-                manifest={},
-            )
+            exported_module(module, signature, np.zeros((2, 4), np.float32), "c", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
