@@ -21,6 +21,7 @@ from clients.memory import keep_freed_memory
 from clients.state import StateStore
 from clients.training import TrainingOptions
 from clients.vectorized import why_one_by_one
+from fl.algorithms import fedavg
 from fl.algorithms.algorithm import Algorithm, load_algorithm
 from fl.data.dataset import Examples
 from fl.data.store import PartitionStore, open_store
@@ -166,6 +167,19 @@ def open_setting(
         stack=stack_size(module),
         one_by_one=_path(str(client.get("path", "auto")), reason),
         trees=trees,
+    )
+
+
+def query_setting(*, partitions: Path, signature: Signature, seed: int) -> Setting:
+    """A setting whose clients answer queries and train nothing: no model and no way to train one is needed."""
+    return Setting(
+        partitions=partitions,
+        signature=signature,
+        module=nn.Identity(),
+        algorithm=fedavg.build(),
+        options=TrainingOptions(),
+        seed=seed,
+        states=StateStore(partitions / "states"),
     )
 
 

@@ -290,6 +290,7 @@ class Lifecycle(Simulate):
     """The stages around a simulation."""
 
     business: Annotated[Business, "what the model is for"]
+    rules: Annotated[str | None, "rules that every client must keep; null: inferred, then DIR/validate/rules.yaml"]
     stage: Annotated[str | None, "the stage to come to, with those that it depends on; null: all"]
 
 

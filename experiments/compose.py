@@ -67,6 +67,8 @@ def settle(config: DictConfig, *, run_dir: Path | None = None) -> dict[str, Any]
         dataset["path"] = str(_absolute(dataset["path"]))
     if dataset.get("quarantine"):
         dataset["quarantine"] = str(_absolute(dataset["quarantine"]))
+    if settings.get("rules"):
+        settings["rules"] = str(_absolute(settings["rules"]))
     return settings
 
 

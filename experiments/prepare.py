@@ -28,13 +28,19 @@ def load_data(settings: Mapping[str, Any]) -> Dataset:
     return load(settings["dataset"]["name"], **options, seed=int(settings["seed"]))
 
 
-def prepare_data(settings: Mapping[str, Any], dataset: Dataset, *, centre: Path, devices: Path) -> Prepared:
-    """Partition ``dataset`` as the settings say, and write the server's part and the devices'."""
+def prepare_data(
+    settings: Mapping[str, Any], dataset: Dataset, *, centre: Path, devices: Path, recipe: str | None = None
+) -> Prepared:
+    """Partition ``dataset`` as the settings say, and write the server's part and the devices'.
+
+    ``recipe``: what was fitted to the same data of ``dataset.recipe``, where that is known; else it is fitted here.
+    """
     from experiments.recipes import fit_prepared, recipe_of
     from fl.data.prepare import prepare
 
     entries = recipe_of(settings, dataset)
-    public, held_out, validation, test = (float(settings["dataset"][f"{part}_fraction"]) for part in FRACTIONS)
+    public, held_out = _server_fractions(settings)
+    validation, test = (float(settings["dataset"][f"{part}_fraction"]) for part in ("validation", "test"))
     partition = dict(settings["partition"])
     quarantine = settings["dataset"].get("quarantine")
     prepared = prepare(
@@ -43,7 +49,7 @@ def prepare_data(settings: Mapping[str, Any], dataset: Dataset, *, centre: Path,
         partition_options=partition,
         num_clients=settings["num_clients"],
         seed=int(settings["seed"]),
-        public_fraction=public if settings["server"]["seeding"] == "pretrained" else 0.0,
+        public_fraction=public,
         held_out_fraction=held_out,
         validation_fraction=validation,
         test_fraction=test,
@@ -53,7 +59,28 @@ def prepare_data(settings: Mapping[str, Any], dataset: Dataset, *, centre: Path,
         centre_dir=centre,
         devices_dir=devices,
     )
-    return fit_prepared(settings, entries, prepared) if entries else prepared
+    return fit_prepared(settings, entries, prepared, fitted=recipe) if entries else prepared
+
+
+def dealing_of(settings: Mapping[str, Any], dataset: Dataset) -> str:
+    """The hash of who holds what, by which a quarantine knows its data; see fl/data/quarantine.py."""
+    from fl.data.quarantine import dealing
+
+    partition = dict(settings["partition"])
+    return dealing(
+        dataset,
+        partition=partition.pop("name"),
+        partition_options=partition,
+        num_clients=settings["num_clients"],
+        seed=int(settings["seed"]),
+        server_fractions=_server_fractions(settings),
+    )
+
+
+def _server_fractions(settings: Mapping[str, Any]) -> list[float]:
+    """The public and the held-out share of the rows that the server takes."""
+    public, held_out = (float(settings["dataset"][f"{part}_fraction"]) for part in ("public", "held_out"))
+    return [public if settings["server"]["seeding"] == "pretrained" else 0.0, held_out]
 
 
 def fold_of(settings: Mapping[str, Any]) -> Fold | None:

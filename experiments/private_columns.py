@@ -16,53 +16,87 @@ if TYPE_CHECKING:
     from clients.grid import UnitGrid
     from fl.data.analytics import Ask
     from fl.data.centre import Centre
+    from fl.data.dataset import Dataset
     from fl.data.validate import Violation
     from fl.signature import Signature
+
+UNIT = 64
+"""Clients a work unit of a query, whatever the engine: sums of floats have the same bits in the same units."""
 
 
 @dataclass(frozen=True)
 class Columns:
     """Private columns that can be asked, and what the centre knows of them. ``names``: the label's is the last.
 
-    ``client_names`` are those of natural clients, else empty; ``dealing`` see fl/data/quarantine.py.
+    clients        the number of each client among all that there are, where some are quarantined
+    client_names   a name each, of natural clients; else empty
+    dealing        see fl/data/quarantine.py
     """
 
     ask: Ask
     names: tuple[str, ...]
     centre: Centre
+    clients: tuple[int, ...]
     client_names: tuple[str, ...] = ()
     dealing: str = ""
 
 
 @contextmanager
-def dealt(settings: Mapping[str, Any]) -> Iterator[Columns]:
-    """The data of ``settings`` dealt to clients, who hold them until the end of the block; nothing is kept."""
+def dealt(settings: Mapping[str, Any], dataset: Dataset | None = None) -> Iterator[Columns]:
+    """The data of ``settings`` dealt to clients, who hold them until the end of the block; nothing is kept.
+
+    ``dataset``: the data, where somebody has them already.
+    """
     from experiments.prepare import load_data, prepare_data
 
     with tempfile.TemporaryDirectory(prefix="meadow-data-") as folder:
         centre, devices = Path(folder, "centre"), Path(folder, "devices")
-        dataset = load_data(settings)
+        dataset = dataset or load_data(settings)
         if not dataset.is_table:
             raise BadInput(key="dataset", got=dataset.name, allowed="a table: its examples are rows of numbers")
         prepared = prepare_data(settings, dataset, centre=centre, devices=devices)
-        natural = settings["partition"]["name"] == "natural"
+        gone = set(prepared.facts.get("quarantined_clients", ()))
+        left = tuple(c for c in range(prepared.num_clients + len(gone)) if c not in gone)
+        named = settings["partition"]["name"] == "natural" and dataset.client_names
         with asked(settings, centre=centre, partitions=devices, states=Path(folder, "states")) as columns:
-            names = dataset.client_names if natural and not settings["dataset"].get("quarantine") else ()
-            yield replace(columns, client_names=names, dealing=prepared.dealing)
+            names = tuple(dataset.client_names[c] for c in left) if named else ()
+            yield replace(columns, clients=left, client_names=names, dealing=prepared.dealing)
 
 
 @contextmanager
 def asked(settings: Mapping[str, Any], *, centre: Path, partitions: Path, states: Path) -> Iterator[Columns]:
-    """Clients whose partitions lie in ``partitions`` already. engine=auto asks them in this process."""
+    """Clients whose partitions lie in ``partitions`` already. No engine, or auto: they answer in this process."""
     from fl.data.centre import open_centre
-    from server.query import asker
 
+    logging.getLogger("flwr").setLevel(logging.ERROR)
     known = open_centre(centre)
     label = settings["dataset"].get("label") or "label"
+    names = (*known.signature.input_names, label)
+    clients = tuple(range(known.num_clients))
+    signature = known.signature
+    if settings.get("engine", {"name": "auto"})["name"] in ("auto", "inprocess"):
+        ask = ask_here(partitions, signature=signature, num_clients=known.num_clients, seed=settings["seed"])
+        yield Columns(ask, names, known, clients)
+        return
+    from server.query import asker
+
+    engine = {**settings["engine"], "unit_size": settings["engine"].get("unit_size") or UNIT}
+    settings = {**settings, "engine": engine}
     with everybody(
-        settings, num_clients=known.num_clients, signature=known.signature, partitions=partitions, states=states
+        settings, num_clients=known.num_clients, signature=signature, partitions=partitions, states=states
     ) as grid:
-        yield Columns(asker(grid), (*known.signature.input_names, label), known)
+        yield Columns(asker(grid), names, known, clients)
+
+
+def ask_here(partitions: Path, *, signature: Signature, num_clients: int, seed: int) -> Ask:
+    """A function that asks the clients of ``partitions`` in this process, which wrote them, whatever engine trains."""
+    from clients.grid import UnitGrid
+    from clients.inprocess import InProcess
+    from clients.setting import query_setting
+    from server.query import asker
+
+    setting = query_setting(partitions=partitions, signature=signature, seed=int(seed))
+    return asker(UnitGrid(run_id="0", num_clients=num_clients, unit_size=UNIT, executor=InProcess(setting)))
 
 
 @contextmanager
@@ -104,12 +138,12 @@ def profile_columns(
 
 
 def validate_columns(columns: Columns, rules: Mapping[str, Any]) -> list[Violation]:
-    """What of private columns breaks ``rules``; see fl/data/validate.py."""
+    """What of private columns breaks ``rules``, by the clients' own numbers; see fl/data/validate.py."""
     from fl.data.validate import validate
 
     signature = columns.centre.signature
     classes = signature.num_outputs if signature.task == "classification" else None
-    return validate(columns.ask, rules=rules, names=columns.names, num_classes=classes)
+    return validate(columns.ask, rules=rules, names=columns.names, num_classes=classes, clients=columns.clients)
 
 
 def public_bounds(columns: Columns) -> dict[int, tuple[float, float]]:

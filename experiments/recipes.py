@@ -7,7 +7,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,29 +40,29 @@ def recipe_of(settings: Mapping[str, Any], dataset: Dataset) -> Sequence[Entry]:
     return entries
 
 
-def fit_prepared(settings: Mapping[str, Any], entries: Sequence[Entry], prepared: Prepared) -> Prepared:
+def fit_prepared(
+    settings: Mapping[str, Any], entries: Sequence[Entry], prepared: Prepared, *, fitted: str | None = None
+) -> Prepared:
     """Ask the clients, whose partitions are written, and write the recipe into both signatures.
 
     What it does to the rows goes into the centre's facts, as ``recipe``. Raises BadInput where training would see a
-    missing value, or no row; where only a prediction would, that is said on standard error.
+    missing value, or no row; where only a prediction would, that is said on standard error. ``fitted``: the recipe as
+    text, where the same ``entries`` were fitted to the same data before, and what is to be said was.
     """
-    from clients.grid import UnitGrid
-    from clients.inprocess import InProcess
-    from clients.setting import open_setting
+    from experiments.private_columns import ask_here
     from fl.data.folds import LEFT_OUT
     from fl.data.recipe_effects import recipe_effects
     from fl.data.recipes import fit_recipe
-    from server.query import asker
+    from fl.transforms.recipe import Recipe
 
     centre, partitions, clients = prepared.centre_dir, prepared.devices_dir, prepared.num_clients
     plain = replace(prepared.signature, medians=(), indicators=(), feature_mean=(), feature_std=())
-    with TemporaryDirectory(prefix="meadow-recipe-") as states:
-        values = {**settings, "num_clients": clients}
-        setting = open_setting(values, partitions=partitions, states=Path(states), signature=plain)
-        # In this process, which wrote the partitions, whatever engine trains.
-        ask = asker(UnitGrid(run_id="0", num_clients=clients, unit_size=64, executor=InProcess(setting)))
+    ask = ask_here(partitions, signature=plain, num_clients=clients, seed=int(settings["seed"]))
+    if fitted is None:
         recipe = fit_recipe(entries, ask, inputs=plain.input_names, dtype=plain.input_dtype)
-        effects = recipe_effects(ask, recipe)
+    else:
+        recipe = Recipe.from_json(fitted)
+    effects = recipe_effects(ask, recipe)
     signature = replace(plain, recipe=recipe.to_json())
     effects["missing"] |= _missing_at_the_centre(centre, signature, recipe)
     warnings = _warnings(effects)
@@ -77,7 +76,7 @@ def fit_prepared(settings: Mapping[str, Any], entries: Sequence[Entry], prepared
     ):
         about = read_json(path)
         write_json(path, about | {"signature": signature.to_dict(), "fingerprint": fingerprint} | more, site=site)
-    for line in warnings:
+    for line in warnings if fitted is None else ():
         print(f"warning: {line}", file=sys.stderr)
     return replace(prepared, signature=signature, fingerprint=fingerprint, facts=facts)
 

@@ -13,8 +13,6 @@ from fl.errors import BadInput
 
 def infer_rules(settings: Mapping[str, Any], *, rules: Path) -> Path:
     """Write rules that the data of ``settings`` keep into ``rules``, for a person to edit. Never over a file."""
-    import yaml
-
     from experiments.private_columns import dealt, profile_columns
     from fl.data import rules as inferring
     from fl.files import writable_folder, write_bytes
@@ -26,26 +24,35 @@ def infer_rules(settings: Mapping[str, Any], *, rules: Path) -> Path:
         found = inferring.infer_rules(columns.ask, described)
     path = rules.absolute()
     writable_folder(path.parent, key="--rules")
-    text = yaml.safe_dump(found, sort_keys=False, default_flow_style=None, width=120)
-    write_bytes(path, text.encode(), site="report")
+    write_bytes(path, rules_text(found), site="report")
     return path
+
+
+def rules_text(rules: Mapping[str, Any]) -> bytes:
+    """Rules as the YAML that a person edits."""
+    import yaml
+
+    text = yaml.safe_dump(dict(rules), sort_keys=False, default_flow_style=None, width=120)
+    return str(text).encode()
 
 
 def validate_data(settings: Mapping[str, Any], *, rules: Path, quarantine: Path | None = None) -> dict[str, Any]:
     """What of the data of ``settings`` breaks the rules in a file, as plain values; clients at fault into another."""
     from experiments.private_columns import dealt, validate_columns
-    from fl.data.quarantine import write_quarantine
+    from fl.data.quarantine import reasons, write_quarantine
     from fl.files import writable_folder
 
     checked = read_rules(rules)
     with dealt(settings) as columns:
         violations = validate_columns(columns, checked)
-    named = dict(enumerate(columns.client_names))
+    named = dict(zip(columns.clients, columns.client_names, strict=False))
     at_fault = sorted({v.client for v in violations if v.client is not None})
     if quarantine is not None:
         path = quarantine.absolute()
         writable_folder(path.parent, key="--quarantine")
-        write_quarantine(path, violations, dealing=columns.dealing)
+        given = settings["dataset"].get("quarantine")
+        before = reasons(Path(given), dealing=columns.dealing) if given else {}
+        write_quarantine(path, violations, dealing=columns.dealing, besides=before)
     return {
         "name": settings["dataset"]["name"],
         "clients": columns.centre.num_clients,
@@ -57,7 +64,7 @@ def validate_data(settings: Mapping[str, Any], *, rules: Path, quarantine: Path 
     }
 
 
-def read_rules(path: Path) -> dict[str, Any]:
+def read_rules(path: Path, *, key: str = "--rules") -> dict[str, Any]:
     """The rules in a YAML file. Raises BadInput that names the file and what is wrong in it."""
     import yaml
 
@@ -65,12 +72,12 @@ def read_rules(path: Path) -> dict[str, Any]:
 
     if not path.is_file():
         allowed = "a file of rules; fl data validate --infer writes one"
-        raise BadInput(key="--rules", got=f"{path}, which is no file", allowed=allowed)
+        raise BadInput(key=key, got=f"{path}, which is no file", allowed=allowed)
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         why = str(error).splitlines()[0]
-        raise BadInput(key="--rules", got=f"{path}, which cannot be read ({why})", allowed="YAML") from error
+        raise BadInput(key=key, got=f"{path}, which cannot be read ({why})", allowed="YAML") from error
     return check_rules(found, file=str(path))
 
 

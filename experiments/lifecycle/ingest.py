@@ -40,6 +40,7 @@ STAGE = Stage(
         *(f"-dataset.{part}_fraction" for part in FRACTIONS),
         "-dataset.max_server_test",
         "-dataset.quarantine",
+        "-dataset.recipe",
         "seed",
     ),
     code=("experiments.lifecycle.ingest", "experiments.prepare", "fl.data"),

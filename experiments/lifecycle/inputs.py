@@ -28,8 +28,15 @@ def inputs_of(stage: Stage, settings: Settings, before: Mapping[str, Done]) -> I
         "sources": dict(stage.sources(settings)),
         "code": {name: code_sha256(name) for name in stage.code},
         "settings": json.loads(json.dumps(flat(dict(settings)))),
-        "stages": {name: done.sha256 for name, done in before.items()},
+        "stages": {name: _output(name, before) for name in stage.after},
     }
+
+
+def _output(name: str, before: Mapping[str, Done]) -> str:
+    """The hash of all that a stage left, or of its file in STAGE/FILE."""
+    stage, _, file = name.partition("/")
+    files = before[stage].files
+    return files[file] if file else sha256_of(dict(files))
 
 
 def changed(old: Mapping[str, Any], new: Inputs) -> list[str]:
@@ -109,6 +116,12 @@ def data_sources(settings: Settings) -> dict[str, str | None]:
     if not path.is_file():
         raise BadInput(key="dataset.path", got=str(path), allowed=f"the path of a .{name} file that exists")
     return {str(path): sha256_file(path)}
+
+
+def quarantine_source(settings: Settings) -> dict[str, str | None]:
+    """The file of clients that are left out, if there is one."""
+    file = settings["dataset"].get("quarantine")
+    return {"quarantine": sha256_file(Path(file)) if Path(file).is_file() else None} if file else {}
 
 
 def _sources_of_query(dataset: Mapping[str, Any]) -> dict[str, str | None]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ def chosen(stages: Sequence[Stage], name: str | None) -> list[Stage]:
         raise BadInput(key="stage", got=name, allowed=f"one of {', '.join(known)}, or null for all of them")
     wanted, waiting = {name}, [name]
     while waiting:
-        for other in known[waiting.pop()].after:
+        for other in known[waiting.pop()].before:
             if other not in wanted:
                 wanted.add(other)
                 waiting.append(other)
@@ -72,7 +72,7 @@ def walk(
     for stage in stages:
         began = time.monotonic()
         given = narrowed(settings, stage.reads)
-        before = {name: done[name] for name in stage.after}
+        before = {name: done[name] for name in stage.before}
         try:
             inputs = inputs_of(stage, given, before)
             why = _reasons(stage, given, root / stage.name, inputs)
@@ -101,14 +101,21 @@ def _reasons(stage: Stage, settings: Settings, folder: Path, inputs: Inputs) -> 
         return ["first time"]
     try:
         record = read_json(folder / RECORD)
-        check_files(folder, record["files"])
+        edits = _edits(stage, folder, record["files"])
+        check_files(folder, {name: digest for name, digest in record["files"].items() if name not in edits})
         evidence = read_json(folder / EVIDENCE)
     except (CorruptFile, KeyError) as error:
         return [f"damaged: {error}"]
-    why = changed(record["inputs"], inputs)
+    why = [f"{name} was edited" for name in edits] + changed(record["inputs"], inputs)
     if not why and not stage.holds(settings, evidence):
         return ["what it made is gone"]
     return why
+
+
+def _edits(stage: Stage, folder: Path, hashes: Mapping[str, str]) -> list[str]:
+    """Those files that people may edit, and did."""
+    there = [name for name in stage.edited if name in hashes and (folder / name).is_file()]
+    return [name for name in there if sha256_file(folder / name) != hashes[name]]
 
 
 def _do(stage: Stage, settings: Settings, before: dict[str, Done], inputs: Inputs, root: Path, began: float) -> None:
@@ -167,8 +174,7 @@ def _put(new: Path, place: Path) -> None:
 
 
 def _open(folder: Path) -> Done:
-    files = read_json(folder / RECORD)["files"]
-    return Done(folder, read_json(folder / EVIDENCE), sha256_of(files))
+    return Done(folder, read_json(folder / EVIDENCE), read_json(folder / RECORD)["files"])
 
 
 def _told(done: Done, stage: Stage, what: str, why: str, began: float) -> Told:

@@ -61,7 +61,7 @@ def holds(settings: Settings, evidence: Mapping[str, Any]) -> bool:
 
 STAGE = Stage(
     name="register",
-    after=("understand", "ingest", "split", "train"),
+    after=("understand", "ingest", "profile", "validate", "wrangle", "split", "train"),
     reads=("registry_dir",),
     code=("experiments.lifecycle.register",),
     run=run,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from experiments.lifecycle.stage import Quality, Result, Settings, Stage, Work
+from experiments.lifecycle.stage import Quality, Result, Stage, Work
+from experiments.lifecycle.validate import QUARANTINED, without_quarantined
+from experiments.lifecycle.wrangle import DEALT, FEATURED, read_features
 
 CENTRE, PARTITIONS = "centre", "devices/partitions"
 
@@ -17,7 +17,14 @@ def run(work: Work) -> Result:
     from fl.data.intake import read_intake
 
     dataset = read_intake(work.before["ingest"].folder)
-    prepared = prepare_data(work.settings, dataset, centre=work.folder / CENTRE, devices=work.folder / PARTITIONS)
+    known = read_features(work)
+    prepared = prepare_data(
+        without_quarantined(work),
+        dataset,
+        centre=work.folder / CENTRE,
+        devices=work.folder / PARTITIONS,
+        recipe=known.recipe or None,
+    )
     facts = describe(open_centre(prepared.centre_dir))
     del facts["picture"]  # a file of this folder
     rows = len(dataset) + (0 if dataset.x_test is None else len(dataset.x_test))
@@ -29,28 +36,19 @@ def run(work: Work) -> Result:
         facts,
         f"{prepared.num_clients} clients with {sizes['min']:g} to {sizes['max']:g} examples; "
         f"{facts['public_examples']} public, {facts['server_test_examples']} for the server's test",
-        {"every row is in one place": whole},
+        {"every row is in one place": whole, "features are those that wrangle fitted": prepared.signature == known},
     )
-
-
-def sources(settings: Settings) -> dict[str, str | None]:
-    """The clients that are left out."""
-    from fl.files import sha256_file
-
-    file = settings["dataset"].get("quarantine")
-    return {"quarantine": sha256_file(Path(file)) if Path(file).is_file() else None} if file else {}
 
 
 STAGE = Stage(
     name="split",
-    after=("ingest",),
-    reads=("dataset", "partition", "num_clients", "seed", "server.seeding"),
+    after=("ingest", QUARANTINED, FEATURED),
+    reads=DEALT,
     code=("experiments.lifecycle.split", "experiments.prepare", "fl.data"),
     run=run,
-    sources=sources,
     quality=Quality(
         requirement="no row is in two parts; statistics of the table come from training parts alone, merged",
         risk="a test row that was trained on makes the model look better than it is",
-        check="rows of the parts are counted against rows of the data",
+        check="rows of the parts are counted against rows of the data, features compared with those that were fitted",
     ),
 )

@@ -21,7 +21,7 @@ class Done:
 
     folder: Path
     evidence: Mapping[str, Any]
-    sha256: str
+    files: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Stage:
     """A step of the pipeline.
 
     name      of its folder and its evidence
-    after     the stages whose outputs it reads
+    after     the stages whose outputs it reads, or a file of one, STAGE/FILE, where it reads no other
     reads     the settings that it reads: dotted keys or whole sections; with a minus in front, what it does not
     code      the modules and packages whose source makes it what it is
     run       does it
@@ -90,6 +90,7 @@ class Stage:
     sources   from the settings that it reads: what it reads besides the stages before it, each by a name with a hash
               of its content, or UNKNOWN. Raises BadInput where there is no such thing
     holds     from those settings and its evidence: whether what it made outside its folder is still there
+    edited    files of its folder that people may edit: to it they are inputs, which it finds in ``root``/``name``
     """
 
     name: str
@@ -100,3 +101,9 @@ class Stage:
     quality: Quality
     sources: Callable[[Settings], Mapping[str, str | None]] = nothing
     holds: Callable[[Settings, Mapping[str, Any]], bool] = always
+    edited: tuple[str, ...] = ()
+
+    @property
+    def before(self) -> tuple[str, ...]:
+        """The stages that it depends on, by name."""
+        return tuple(dict.fromkeys(one.partition("/")[0] for one in self.after))

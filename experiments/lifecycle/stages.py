@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from experiments.lifecycle import ingest, register, split, train, understand
+from experiments.lifecycle import ingest, profile, register, split, train, understand, validate, wrangle
 from experiments.lifecycle.stage import Stage
 
 STAGES: tuple[Stage, ...] = (
     understand.STAGE,
     ingest.STAGE,
+    profile.STAGE,
+    validate.STAGE,
+    wrangle.STAGE,
     split.STAGE,
     train.STAGE,
     register.STAGE,

@@ -10,6 +10,7 @@ from typing import Any
 from experiments.lifecycle.inputs import own_code
 from experiments.lifecycle.split import CENTRE, PARTITIONS
 from experiments.lifecycle.stage import Quality, Result, Settings, Stage, Work
+from experiments.lifecycle.validate import QUARANTINE, QUARANTINED
 from fl.errors import BadInput, CorruptFile
 
 
@@ -24,7 +25,7 @@ def run(work: Work) -> Result:
         resume(run_dir)
     else:
         _hand_over(work.before["split"].folder, run_dir)
-        simulate({**work.settings, "run_dir": str(run_dir)})
+        simulate({**_without_quarantined(work, run_dir), "run_dir": str(run_dir)})
     summary = read_json(run_dir / "summary.json")
     registry = Registry(work.settings["registry_dir"])
     best = registry.best(summary["run_id"])
@@ -68,6 +69,18 @@ def holds(settings: Settings, evidence: Mapping[str, Any]) -> bool:
         return False
 
 
+def _without_quarantined(work: Work, run_dir: Path) -> dict[str, Any]:
+    """The settings, naming the clients that were left out in a file of the run: should it deal its data again."""
+    from fl.files import storing
+
+    found = work.before["split"].evidence
+    if not found.get("quarantined_clients"):
+        return {**work.settings, "dataset": {**work.settings["dataset"], "quarantine": None}}
+    with storing(run_dir, site="stage.folder"):
+        shutil.copyfile(work.before["validate"].folder / QUARANTINE, run_dir / QUARANTINE)
+    return {**work.settings, "dataset": {**work.settings["dataset"], "quarantine": str(run_dir / QUARANTINE)}}
+
+
 def _hand_over(split: Path, run_dir: Path) -> None:
     """Give a run its data, as if it had prepared them: a copy, because a run may mend its own."""
     from experiments.prepare import note_prepared
@@ -84,7 +97,7 @@ def _hand_over(split: Path, run_dir: Path) -> None:
 
 STAGE = Stage(
     name="train",
-    after=("split",),
+    after=("split", QUARANTINED),
     reads=(
         *("seed", "num_clients", "cohort_size", "num_rounds", "registry_dir", "evaluate_every"),
         *("evaluate_clients_every", "dataset", "partition", "model", "algorithm", "strategy", "client", "server"),
@@ -93,7 +106,7 @@ STAGE = Stage(
     code=(
         *("experiments.lifecycle.train", "experiments.run", "experiments.engine", "clients", "server", "fl.algorithms"),
         *("fl.aggregators", "fl.models", "fl.cohorts", "fl.messages", "fl.metrics", "fl.parameters", "fl.seeds"),
-        *("fl.wire", "fl.data.store", "fl.data.centre"),
+        *("fl.wire", "fl.data.store", "fl.data.centre", "fl.data.training_part", "fl.transforms"),
     ),
     run=run,
     quality=Quality(

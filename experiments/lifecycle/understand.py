@@ -85,6 +85,7 @@ STAGE = Stage(
     after=(),
     reads=(
         *("business", "dataset", "-dataset.validation_fraction", "-dataset.test_fraction", "-dataset.public_fraction"),
+        *("-dataset.quarantine", "-dataset.recipe"),
         *("model", "strategy._target_", "seed"),
     ),
     code=("experiments.lifecycle.understand", "experiments.prepare", "fl.data", "fl.evaluation.goals"),

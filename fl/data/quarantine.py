@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,9 +41,14 @@ def dealing(
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def write_quarantine(path: Path, violations: Iterable[Violation], *, dealing: str) -> list[int]:
-    """Write the clients that broke a rule, with what they broke; returns them. A file of nobody is written too."""
-    clients: dict[int, list[str]] = {}
+def write_quarantine(
+    path: Path, violations: Iterable[Violation], *, dealing: str, besides: Mapping[int, Sequence[str]] | None = None
+) -> list[int]:
+    """Write the clients that broke a rule, with what they broke; returns them. A file of nobody is written too.
+
+    ``besides``: clients that were left out before, with their reasons (see ``reasons``); they stay so.
+    """
+    clients: dict[int, list[str]] = {client: list(why) for client, why in (besides or {}).items()}
     for violation in violations:
         if violation.client is not None:
             about = f"{violation.column or 'rows'}: {violation.rule}: {violation.found}, allowed: {violation.allowed}"
@@ -56,13 +61,19 @@ def write_quarantine(path: Path, violations: Iterable[Violation], *, dealing: st
 
 def read_quarantine(path: Path, *, dealing: str) -> list[int]:
     """The clients that are to be left out. BadInput where there is no such file, or it is of other data."""
+    return sorted(reasons(path, dealing=dealing))
+
+
+def reasons(path: Path, *, dealing: str) -> dict[int, list[str]]:
+    """The same clients, each with what it broke."""
     allowed = "a file that fl data validate wrote for the same data, partition and seed"
     if not path.is_file():
         raise BadInput(key=KEY, got=f"{path}, which is no file", allowed=allowed)
     try:
         found = json.loads(path.read_text())
-        of, clients = found["dealing"], sorted(int(client) for client in found["clients"])
-    except (KeyError, TypeError, ValueError) as error:
+        of = found["dealing"]
+        clients = {int(client): [str(reason) for reason in why] for client, why in found["clients"].items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise BadInput(key=KEY, got=f"{path}, which is not as it was written", allowed=allowed) from error
     if of != dealing:
         raise BadInput(key=KEY, got=f"{path}, which is of other data or clients", allowed=allowed)

@@ -46,7 +46,8 @@ LEAK = 0.99
 ROWS_TOLD = 1024
 """Hashes in a client's sketch of its rows."""
 SPARE = 0.1
-"""What is added to a share, or to a distance, that was seen in trusted data: the next data differ a little."""
+"""What is added to a share, to a distance, or to both ends of a range, of its width, that were seen in trusted data:
+the next data differ a little."""
 MOST_SHARED = 0.5
 """Two clients that share more are the same client twice, in trusted data too."""
 FEW = 10
@@ -83,7 +84,7 @@ def infer_rules(ask: Ask, profile: Mapping[str, Any]) -> dict[str, Any]:
             if members and len(members) <= FEW:
                 rule["set"] = members
         if "set" not in rule and column["min"] is not None:
-            rule["range"] = [column["min"], column["max"]]
+            rule["range"] = _range(column["min"], column["max"])
         rules["columns"][column["name"]] = {key: rule[key] for key in COLUMN_RULES if key in rule}
     rules["label"] = {"leak": LEAK}
     if columns[-1]["task"] == "classification":
@@ -92,6 +93,13 @@ def infer_rules(ask: Ask, profile: Mapping[str, Any]) -> dict[str, Any]:
         rules["label"]["smallest_share"] = round(least / 2, 4)
     rules["rows"] = _row_rules(ask)
     return rules
+
+
+def _range(low: float, high: float) -> list[float]:
+    """With ``SPARE`` of its width on both sides; never across 0, where nothing was seen beyond it."""
+    spare = SPARE * (high - low)
+    least, most = low - spare, high + spare
+    return [max(0.0, least) if low >= 0 else least, min(0.0, most) if high <= 0 else most]
 
 
 def _members(histogram: Mapping[str, Any]) -> list[float]:

