@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from experiments.asking import UNIT, ask_here
 from fl.errors import BadInput
 
 if TYPE_CHECKING:
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from fl.data.dataset import Dataset
     from fl.data.validate import Violation
     from fl.signature import Signature
-
-UNIT = 64
-"""Clients a work unit of a query, whatever the engine: sums of floats have the same bits in the same units."""
 
 
 @dataclass(frozen=True)
@@ -86,17 +84,6 @@ def asked(settings: Mapping[str, Any], *, centre: Path, partitions: Path, states
         settings, num_clients=known.num_clients, signature=signature, partitions=partitions, states=states
     ) as grid:
         yield Columns(asker(grid), names, known, clients)
-
-
-def ask_here(partitions: Path, *, signature: Signature, num_clients: int, seed: int) -> Ask:
-    """A function that asks the clients of ``partitions`` in this process, which wrote them, whatever engine trains."""
-    from clients.grid import UnitGrid
-    from clients.inprocess import InProcess
-    from clients.setting import query_setting
-    from server.query import asker
-
-    setting = query_setting(partitions=partitions, signature=signature, seed=int(seed))
-    return asker(UnitGrid(run_id="0", num_clients=num_clients, unit_size=UNIT, executor=InProcess(setting)))
 
 
 @contextmanager

@@ -49,7 +49,7 @@ def fit_prepared(
     missing value, or no row; where only a prediction would, that is said on standard error. ``fitted``: the recipe as
     text, where the same ``entries`` were fitted to the same data before, and what is to be said was.
     """
-    from experiments.private_columns import ask_here
+    from experiments.asking import ask_here
     from fl.data.folds import LEFT_OUT
     from fl.data.recipe_effects import recipe_effects
     from fl.data.recipes import fit_recipe

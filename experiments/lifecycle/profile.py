@@ -42,7 +42,14 @@ STAGE = Stage(
         *("dataset", "-dataset.validation_fraction", "-dataset.test_fraction", "-dataset.recipe"),
         *("partition", "num_clients", "seed", "server.seeding"),
     ),
-    code=("experiments.lifecycle.profile", "experiments.private_columns", "clients.query", "server.query", "fl.data"),
+    code=(
+        "experiments.lifecycle.profile",
+        "experiments.asking",
+        "experiments.private_columns",
+        "clients.query",
+        "server.query",
+        "fl.data",
+    ),
     run=run,
     quality=Quality(
         requirement="what is known of the columns is true of all clients together, and nobody showed a row",

@@ -163,7 +163,12 @@ STAGE = Stage(
     after=("ingest", "profile"),
     reads=("rules", "dataset", "-dataset.recipe", "partition", "num_clients", "seed", "server.seeding"),
     code=(
-        *("experiments.lifecycle.validate", "experiments.private_columns", "experiments.validation"),
+        *(
+            "experiments.lifecycle.validate",
+            "experiments.asking",
+            "experiments.private_columns",
+            "experiments.validation",
+        ),
         *("clients.query", "server.query", "fl.data"),
     ),
     run=run,

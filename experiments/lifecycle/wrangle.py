@@ -90,7 +90,7 @@ STAGE = Stage(
     after=("ingest", QUARANTINED),
     reads=DEALT,
     code=(
-        *("experiments.lifecycle.wrangle", "experiments.prepare", "experiments.recipes", "experiments.private_columns"),
+        *("experiments.lifecycle.wrangle", "experiments.prepare", "experiments.recipes", "experiments.asking"),
         *("clients.query", "server.query", "fl.data", "fl.transforms"),
     ),
     run=run,
