@@ -79,13 +79,13 @@ def _train_together(
     began = time.perf_counter()
     try:
         # Who has nothing to train on fails alone.
-        jobs = [job for job in jobs if len(setting.trained_on(job.client))]
+        jobs = [job for job in jobs if len(setting.kept(job.client))]
         if not jobs:
             return {}
         trained = train_stacked(
             setting.module,
             parameters,
-            [setting.trained_on(job.client) for job in jobs],
+            [setting.trained_on(job.client, round=round, purpose=purpose) for job in jobs],
             setting.signature,
             options,
             corrections=[job.correction for job in jobs],
@@ -110,13 +110,14 @@ def _train_alone(
     purpose: str,
 ) -> Trained:
     began = time.perf_counter()
+    examples = setting.trained_on(job.client, round=round, purpose=purpose)
     if setting.trees is not None:
         assert isinstance(setting.module, TreeEnsemble), "it is what setting.trees are for"
         grown = boosting.train(
             setting.module,
             setting.trees,
             parameters,
-            setting.trained_on(job.client),
+            examples,
             seed=setting.seed,
             round=round,
             client=job.client,
@@ -126,7 +127,7 @@ def _train_alone(
     trained = train(
         setting.module,
         parameters,
-        setting.trained_on(job.client),
+        examples,
         setting.signature,
         options,
         correction=job.correction,
@@ -134,5 +135,6 @@ def _train_alone(
         round=round,
         client=job.client,
         purpose=purpose,
+        weights=setting.treatment.weights(examples.y),
     )
     return trained.timed(time.perf_counter() - began)

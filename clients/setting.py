@@ -25,7 +25,7 @@ from fl.algorithms import fedavg
 from fl.algorithms.algorithm import Algorithm, load_algorithm
 from fl.data.dataset import Examples
 from fl.data.store import PartitionStore, open_store
-from fl.data.training_part import drops_rows, kept
+from fl.data.training_part import Treatment, read_treatment
 from fl.errors import BadInput
 from fl.messages import Boundary
 from fl.models import arrays
@@ -52,6 +52,7 @@ class Setting:
 
     partitions the folder of the partition store, whose examples are as ``signature`` says
     states     the algorithm's client states;  personal  the devices' own models, None unless ``client.personal``
+    treatment  what a client does to its training part before it trains
     sends      "fresh": trained from the newest version; "personal": the device's own model, as it is by then
     weighting  "examples" or "uniform": what a client weighs in a sum
     dropout_fraction   share of the devices that are gone when they should train, others every round
@@ -67,6 +68,7 @@ class Setting:
     options: TrainingOptions
     seed: int
     states: StateStore
+    treatment: Treatment
     personal: StateStore | None = None
     personal_epochs: int | None = None
     personal_learning_rate: float | None = None
@@ -83,15 +85,18 @@ class Setting:
         """The private partitions, opened at first use."""
         return open_store(self.partitions)
 
-    def trained_on(self, client: int) -> Examples:
-        """What a client trains on: its training part, less the rows that the recipe drops."""
-        if drops_rows(self.signature):
-            return self._kept(client)
-        return self.store.partition(client).train
+    def kept(self, client: int) -> Examples:
+        """What is left of a client's training part in every round: what an update weighs is its length."""
+        return self._kept(client) if self.treatment.lasts else self.store.partition(client).train
 
     @cached_property
     def _kept(self) -> Callable[[int], Examples]:
-        return lru_cache(maxsize=MOST_KEPT)(lambda client: kept(self.store.partition(client).train, self.signature))
+        return lru_cache(maxsize=MOST_KEPT)(lambda client: self.treatment.kept(self.store.partition(client).train))
+
+    def trained_on(self, client: int, *, round: int, purpose: str) -> Examples:
+        """The examples that a client trains on in a round."""
+        part = self.kept(client)
+        return self.treatment.drawn(part, seed=self.seed, round=round, client=client, purpose=purpose)
 
     @cached_property
     def own_options(self) -> TrainingOptions:
@@ -146,8 +151,11 @@ def open_setting(
         if got not in allowed:
             raise BadInput(key=key, got=got, allowed=", ".join(allowed))
     options = training_options(client, num_rounds=int(values["num_rounds"]))
-    trees = trees_of(module, values)
-    reason = "XGBoost grows its trees" if trees else why_one_by_one(module, options)
+    trees, treatment = trees_of(module, values), read_treatment(client, signature)
+    if trees and treatment.balance == "weights":
+        wanted = "oversample, undersample or null: XGBoost's trees are grown by rows"
+        raise BadInput(key="client.balance", got="weights", allowed=wanted)
+    reason = "XGBoost grows its trees" if trees else treatment.why_one_by_one or why_one_by_one(module, options)
     keeps_personal = bool(client.get("personal", False)) or sends == "personal"
     return Setting(
         partitions=partitions,
@@ -157,6 +165,7 @@ def open_setting(
         options=options,
         seed=seed,
         states=StateStore(states / "algorithm"),
+        treatment=treatment,
         personal=StateStore(states / "personal") if keeps_personal else None,
         personal_epochs=client.get("personal_epochs"),
         personal_learning_rate=client.get("personal_learning_rate"),
@@ -180,6 +189,7 @@ def query_setting(*, partitions: Path, signature: Signature, seed: int) -> Setti
         options=TrainingOptions(),
         seed=seed,
         states=StateStore(partitions / "states"),
+        treatment=Treatment(signature),
     )
 
 

@@ -111,18 +111,22 @@ def train(
     round: int,
     client: int,
     purpose: str = "train",
+    weights: Array | None = None,
 ) -> Trained:
     """Train ``module`` from ``start`` on one client's training part; ``module`` is scratch space.
+
+    ``weights`` (n,) multiply the examples' losses, those that are told as well.
 
     Batches are drawn from (seed, "<purpose>/shuffle", round, client), what the module draws itself (dropout) from
     (seed, "<purpose>/module", round, client). The last batch of an epoch may be short.
     """
     arrays.load_parameters(module, start)
     named: dict[str, Tensor] = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    weights = list(named.values())
+    learnt = list(named.values())
     x, y = arrays.to_inputs(examples.x, signature), arrays.to_targets(examples.y, signature)
+    factors = None if weights is None else torch.from_numpy(weights).float()
     rate = options.learning_rate * options.schedule.factor(round)
-    step = _sgd(weights, options, rate) if options.optimizer == "sgd" else _torch_optim(weights, options, rate)
+    step = _sgd(learnt, options, rate) if options.optimizer == "sgd" else _torch_optim(learnt, options, rate)
     correct = _corrector(named, start, correction)
     orders = generator(seed, purpose=f"{purpose}/shuffle", round=round, client=client)
     total, seen, num_steps = torch.zeros((), dtype=torch.float64), 0, 0
@@ -130,8 +134,12 @@ def train(
     module.train()
     with process_wide(seed, purpose=f"{purpose}/module", round=round, client=client):
         for batch in batches(len(y), options, orders):
-            loss = tasks.loss(signature, module(arrays.laid_out(x[batch])), y[batch])
-            gradients = list(torch.autograd.grad(loss, weights, materialize_grads=True))
+            outputs = module(arrays.laid_out(x[batch]))
+            if factors is None:
+                loss = tasks.loss(signature, outputs, y[batch])
+            else:
+                loss = (tasks.losses(signature, outputs, y[batch]) * factors[batch]).mean()
+            gradients = list(torch.autograd.grad(loss, learnt, materialize_grads=True))
             with torch.no_grad():
                 correct(gradients)
                 if options.clip_norm is not None:

@@ -100,7 +100,7 @@ def _release(
             base_version=base,
             delta=delta,
             extra=extra,
-            num_examples=len(setting.trained_on(client)),
+            num_examples=len(setting.kept(client)),
             statistics={"loss": trained.loss},
             seconds=trained.seconds,
             whole=setting.trees is not None,

@@ -17,7 +17,7 @@ from fl.files import read_json, write_json
 if TYPE_CHECKING:
     from fl.data.dataset import Dataset
     from fl.data.prepare import Prepared
-    from fl.data.recipes import Entry
+    from fl.data.written_steps import Entry
     from fl.signature import Signature
     from fl.transforms.recipe import Recipe
 

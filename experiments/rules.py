@@ -90,6 +90,8 @@ RULES: tuple[Rule, ...] = (
     _or_null(_number("client.personal_learning_rate", above=0)),
     _or_null(_number("client.max_update_norm", above=0)),
     _number("client.dropout_fraction", least=0, below=1),
+    _or_null(_one_of("client.denoise", ("neighbours", "median"))),
+    _or_null(_one_of("client.balance", ("oversample", "undersample", "weights"))),
     _one_of("client.sends", ("fresh", "personal")),
     _whole("client.schedule.warmup_rounds", 0),
     _whole("server.seeding_epochs", 1),
@@ -198,6 +200,12 @@ def _training(settings: Settings) -> None:
     training_options(settings["client"], num_rounds=settings["num_rounds"])
 
 
+def _augmenting(settings: Settings) -> None:
+    from fl.data.augment import read_augment
+
+    read_augment(settings["client"]["augment"])
+
+
 def _strategy(settings: Settings) -> None:
     """Built for no arrays, and for the cohort alone where only the data know how many clients there are."""
     from server.app import build_strategy, round_options
@@ -223,7 +231,7 @@ def _folders(settings: Settings) -> None:
     writable_folder(Path(settings["registry_dir"]), key="registry_dir")
 
 
-BUILDERS: tuple[Callable[[Settings], None], ...] = (_keeping, _training, _strategy, _fold, _folders)
+BUILDERS: tuple[Callable[[Settings], None], ...] = (_keeping, _training, _augmenting, _strategy, _fold, _folders)
 """What checks its own options when it is made, and can be made without the data."""
 
 

@@ -20,13 +20,12 @@ parts alone: a row that is measured, or asked about when the model is used, is n
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
 
 from fl.data import analytics
 from fl.data.analytics import Ask
+from fl.data.written_steps import Entry, read_steps
 from fl.errors import BadInput
 from fl.messages import Query
 from fl.moments import Moments
@@ -35,7 +34,6 @@ from fl.transforms.recipe import Recipe
 from fl.transforms.steps import CURVES, FIELDS, Step
 
 PART = "train"
-Entry: TypeAlias = tuple[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -241,46 +239,9 @@ FITS: Mapping[str, Callable[..., Sequence[Step]]] = {
 }
 
 
-_KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
-    **dict.fromkeys(("columns", "fields"), ((str,), "a list of names")),
-    **dict.fromkeys(("categories", "edges"), ((int, float), "a list of numbers")),
-    **dict.fromkeys(("value", "width", "low", "high"), ((int, float), "a number")),
-    **dict.fromkeys(("most", "at_least", "bins"), ((int,), "a whole number")),
-    **dict.fromkeys(("by", "action", "unit", "into"), ((str,), "a name")),
-    "indicator": ((bool,), "true or false"),
-}
-"""Of what type an option is, or the members of its list."""
-
-
 def read_recipe(written: object, *, key: str = "dataset.recipe") -> list[Entry]:
     """The steps of a recipe as YAML gives them, checked as far as can be without data."""
-    if not isinstance(written, Sequence) or isinstance(written, str) or not written:
-        raise BadInput(key=key, got=written, allowed="a list of steps, such as - scale: {by: standard}")
-    entries = []
-    for i, entry in enumerate(written):
-        if not isinstance(entry, Mapping) or len(entry) != 1:
-            raise BadInput(key=f"{key}[{i}]", got=entry, allowed="one step with its options")
-        ((name, options),) = entry.items()
-        if name not in FITS:
-            raise BadInput(key=f"{key}[{i}]", got=name, allowed=", ".join(FITS))
-        options = {} if options is None else options
-        takes = list(inspect.signature(FITS[name]).parameters.values())[1:]
-        allowed = ", ".join(p.name for p in takes) or "no options"
-        if not isinstance(options, Mapping):
-            raise BadInput(key=f"{key}[{i}].{name}", got=options, allowed=f"options by name: {allowed}")
-        for option in options:
-            if option not in {p.name for p in takes}:
-                raise BadInput(key=f"{key}[{i}].{name}", got=option, allowed=allowed)
-        for p in takes:
-            if p.default is p.empty and p.name not in options:
-                raise BadInput(key=f"{key}[{i}].{name}", got=f"no {p.name}", allowed=f"a value for {p.name}")
-        for option, value in options.items():
-            kind, what = _KINDS[option]
-            values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-            if (values is value) != what.startswith("a list") or not all(type(v) in kind for v in values):
-                raise BadInput(key=f"{key}[{i}].{name}.{option}", got=value, allowed=what)
-        entries.append((str(name), options))
-    return entries
+    return read_steps(written, FITS, key=key, example="- scale: {by: standard}")
 
 
 def fit_recipe(

@@ -18,6 +18,7 @@ from experiments.config_file import read_config
 from experiments.run import simulate
 from fl.data.centre import open_centre
 from fl.data.store import open_store
+from fl.errors import BadInput
 from fl.files import read_json
 from fl.messages import EvaluateTask, EvaluationReport, TrainTask, Update
 from fl.transforms.recipe import Recipe
@@ -33,6 +34,15 @@ FILLED = "dataset.recipe=[{impute: {}}, {scale: {}}]"
 TREATMENTS: dict[str, tuple[str, ...]] = {
     "none": (FILLED,),
     "rows dropped": (f"dataset.recipe=[{DROPS}]",),
+    "noise, mixup, oversampling, stacked": (
+        FILLED,
+        "client.balance=oversample",
+        "client.augment=[{noise: {deviation: 0.2, columns: [x0, x2]}}, {mixup: {alpha: 0.3}}]",
+        "client.path=stacked",
+    ),
+    "neighbours, undersampling": (FILLED, "client.denoise=neighbours", "client.balance=undersample"),
+    "weights": (FILLED, "client.balance=weights"),
+    "mixup of a regression": (FILLED, "client.augment=[{mixup: {alpha: 0.3}}]", "dataset.task=regression"),
     "rows dropped, a regression": (f"dataset.recipe=[{DROPS}]", "dataset.task=regression"),
 }
 
@@ -81,7 +91,12 @@ def weights(run_dir: Path) -> str:
     return str(read_json(run_dir / "summary.json")["model_sha256"])
 
 
-@pytest.mark.parametrize("treatment", TREATMENTS)
+FORKED_FAST = ("rows dropped, a regression", "noise, mixup, oversampling, stacked", "neighbours, undersampling")
+
+
+@pytest.mark.parametrize(
+    "treatment", [pytest.param(t, marks=[] if t in FORKED_FAST else pytest.mark.slow) for t in TREATMENTS]
+)
 @pytest.mark.parametrize(
     "engine", ["forked", pytest.param("ray", marks=[pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(300)])]
 )
@@ -103,8 +118,9 @@ def test_a_tell_tale_in_a_part_that_is_not_trained_on_changes_nothing(
     trained_on = {row.tobytes() for row in _rows(original(treatment), "train")}
     others = np.array([row.tobytes() not in trained_on for row in known["x"]])
     assert 0.2 * len(others) < others.sum() < 0.5 * len(others)
-    planted = {**known, "x": known["x"].copy()}
+    planted = {name: values.copy() for name, values in known.items()}
     planted["x"][others] = 1e3 + np.arange(4)
+    planted["y"][others] = 1 - known["y"][others]
     told = run(tmp_path / "told", *TREATMENTS[treatment], arrays=planted)
     assert any((row == planted["x"][others][0]).all() for row in _rows(told, "test"))
     assert weights(told) == weights(original(treatment))
@@ -135,10 +151,34 @@ def test_dropped_rows_are_counted_weigh_nothing_and_are_measured_all_the_same(
     assert [u.num_examples for u in updates.values() if isinstance(u, Update)] == left
     # A client that had the kept rows alone would send the same.
     for client, rows in enumerate(kept):
-        assert np.array_equal(setting.trained_on(client).x, parts[client].train.x[rows], equal_nan=True)
+        assert np.array_equal(setting.kept(client).x, parts[client].train.x[rows], equal_nan=True)
     # Every row of a test part is measured, those too that would not be trained on.
     assert any(len(recipe.kept(part.test.x, part.test.y)) < len(part.test) for part in parts)
     reports = dict(evaluate_clients(setting, EvaluateTask(1, 0, setting.model), range(CLIENTS)))
     assert [r.num_examples for r in reports.values() if isinstance(r, EvaluationReport)] == [
         len(part.test) for part in parts
     ]
+
+
+def test_what_a_client_weighs_is_its_own_rows(original: Original, tmp_path: Path) -> None:
+    """Not what it draws of them: another copy is no other example."""
+    made = original("noise, mixup, oversampling, stacked")
+    settings = {**read_config(made), "num_clients": CLIENTS, "cohort_size": CLIENTS}
+    setting = open_setting(settings, partitions=made / "devices" / "partitions", states=tmp_path)
+    for client, update in make_updates(setting, TrainTask(1, 0, setting.model), range(CLIENTS)):
+        assert isinstance(update, Update)
+        drawn = setting.trained_on(client, round=1, purpose="train")
+        assert len(drawn) > update.num_examples == len(setting.store.partition(client).train)
+
+
+def test_the_summary_says_why_weights_train_one_by_one(original: Original) -> None:
+    assert read_json(original("weights") / "summary.json")["training"].endswith("weighs every example by itself")
+    assert read_json(original("noise, mixup, oversampling, stacked") / "summary.json")["training"] == "stacked"
+
+
+def test_trees_are_grown_by_rows(tmp_path: Path) -> None:
+    trees = ("model=xgboost", "strategy=fedxgbbagging")
+    balanced = run(tmp_path / "balanced", *trees, "client.balance=oversample")
+    assert weights(balanced) != weights(run(tmp_path / "plain", *trees))
+    with pytest.raises(BadInput, match=r"client.balance: got weights, allowed: oversample, undersample or null"):
+        run(tmp_path / "weighed", *trees, "client.balance=weights")

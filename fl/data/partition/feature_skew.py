@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 
+from fl.data import noise
 from fl.data.partition.assignment import Assignment
 from fl.data.partition.iid import disjoint
 from fl.errors import BadInput
@@ -38,14 +39,7 @@ def feature_skew(
 def add_noise(x: Array, y: Array, client: int, *, num_clients: int, seed: int, most: float) -> tuple[Array, Array]:
     """``x`` plus the client's noise, in the dtype of ``x``; missing values stay missing."""
     deviation = most * client / max(1, num_clients - 1)
-    drawn = generator(seed, purpose="partition/feature-noise", client=client).standard_normal(x.shape)
-    if x.dtype == np.uint8:
-        return np.clip(np.rint(x + 255 * deviation * drawn), 0, 255).astype(np.uint8), y
-    known = np.isfinite(x)
-    count = np.maximum(known.sum(axis=0), 1)
-    mean = np.where(known, x, 0).sum(axis=0) / count
-    spread = np.sqrt(np.where(known, np.square(x - mean), 0).sum(axis=0) / count)
-    return (x + deviation * spread * drawn).astype(x.dtype), y
+    return noise.add_noise(x, deviation, generator(seed, purpose="partition/feature-noise", client=client)), y
 
 
 def rotate(x: Array, y: Array, client: int, *, num_clients: int, seed: int, most: float) -> tuple[Array, Array]:
