@@ -12,6 +12,7 @@ import click
 import typer
 
 from experiments import app as foreign
+from experiments import bundle as bundles
 from experiments import completion, data, versions
 from experiments.versions import REGISTRY, Folder, Json, Name
 
@@ -41,6 +42,9 @@ app = typer.Typer(
 app.add_typer(versions.app, name="versions")
 app.add_typer(data.app, name="data", rich_help_panel=AROUND)
 app.add_typer(foreign.app, name="app", rich_help_panel=AROUND)
+app.command(rich_help_panel=AROUND)(bundles.package)
+app.add_typer(bundles.app, name="bundle", rich_help_panel=AROUND)
+app.add_typer(bundles.app, name="bundle", rich_help_panel=AROUND)
 
 
 def main() -> None:

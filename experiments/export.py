@@ -5,27 +5,39 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fl.errors import BadInput
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from fl.packaging.export import Exported
+    from fl.parameters import Array, Parameters
+    from fl.registry import Registry, Version
+    from fl.signature import Signature
 
 # What names a version, and says where it came from; a cohort, folders and settings stay at home.
 PUBLIC = ("name", "run_id", "round", "model_sha256", "created", "metrics", "dataset", "model")
 
 
-def export(name: str, *, formats: Sequence[str], output: Path, registry: Path) -> list[Exported]:
-    """Write the version called ``name`` into ``output`` in each of ``formats``; a file an entry, in that order.
+@dataclass(frozen=True)
+class Opened:
+    """A version, its module as built and not yet filled, its parameters, and ``examples`` (n, ...) it was tested on."""
 
-    The parity is measured on the test examples that the version's run left in the registry. Raises BadInput before
-    anything is written if the version, a format or the folder cannot be had.
-    """
+    store: Registry
+    version: Version
+    signature: Signature
+    module: nn.Module
+    parameters: Parameters
+    examples: Array
+
+
+def opened(name: str, registry: Path) -> Opened:
+    """The version called ``name`` with all that an export needs. Raises BadInput if any of it is not there."""
     from fl.models.build import build_model
-    from fl.packaging.export import export as write
     from fl.registry import Registry
     from fl.signature import Signature
 
@@ -43,16 +55,34 @@ def export(name: str, *, formats: Sequence[str], output: Path, registry: Path) -
         signature=signature,
         seed=int(manifest["seed"]),
     )
+    return Opened(store, version, signature, module, store.parameters(version), examples[0])
+
+
+def export(name: str, *, formats: Sequence[str], output: Path, registry: Path) -> list[Exported]:
+    """Write the version called ``name`` into ``output`` in each of ``formats``; a file an entry, in that order.
+
+    The parity is measured on the test examples that the version's run left in the registry. Raises BadInput before
+    anything is written if the version, a format or the folder cannot be had.
+    """
+    from fl.packaging.export import export as write
+
+    found = opened(name, registry)
+    manifest = found.version.manifest
     return write(
-        module,
-        signature=signature,
-        parameters=store.parameters(version),
-        examples=examples[0],
-        formats=[text.strip() for text in formats if text.strip()],
+        found.module,
+        signature=found.signature,
+        parameters=found.parameters,
+        examples=found.examples,
+        formats=listed(formats),
         output=output,
-        name=re.sub(r"[^A-Za-z0-9._-]", "-", version.name),
-        manifest={"hash": version.hash} | {key: manifest[key] for key in PUBLIC if key in manifest},
+        name=re.sub(r"[^A-Za-z0-9._-]", "-", found.version.name),
+        manifest={"hash": found.version.hash} | {key: manifest[key] for key in PUBLIC if key in manifest},
     )
+
+
+def listed(formats: Sequence[str]) -> list[str]:
+    """Names of formats as typed, without what is blank."""
+    return [text.strip() for text in formats if text.strip()]
 
 
 def show(files: Sequence[Exported], *, as_json: bool) -> None:

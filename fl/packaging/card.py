@@ -25,7 +25,8 @@ def model_card(version: Mapping[str, Any], signature: Signature, evidence: Evide
         "Data": _data(version, data, evidence.get("split", {})),
         "Training": [
             "Federated: devices trained on examples that never left them, and sent differences of the model.",
-            *_table(train, ("rounds", "clients", "num_parameters")),
+            "",
+            *_table(train, ("rounds", "num_parameters")),
         ],
         "Figures on the server's test set": _figures(version, goal, train),
         "Acceptance": _acceptance(evidence.get("accept")),
@@ -81,7 +82,7 @@ def _acceptance(accept: Mapping[str, Any] | None) -> list[str]:
     if accept is None:
         return ["It was not asked for."]
     override = accept.get("override")
-    lines = ["Accepted." if accept.get("accepted") else "Refused."]
+    lines = ["Accepted." if accept.get("accepted") else "Not accepted."]
     if override:
         lines.append(f"Packaged nevertheless, because: {override['reason']}")
     return lines

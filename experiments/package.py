@@ -1,0 +1,119 @@
+"""`fl package`: an accepted version as a bundle, and what was packaged, for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fl.errors import BadInput, NotAccepted
+
+if TYPE_CHECKING:
+    from fl.bundle import Bundle
+    from fl.registry import Version
+
+FACTS = ("model_sha256", "round", "seed", "metrics", "dataset", "model")
+"""What of a version's manifest goes into a bundle: the same for the same model, whoever trained it, when and where."""
+
+
+def package(
+    name: str, *, formats: Sequence[str], output: Path, registry: Path, key: Path | None, override: str | None
+) -> Bundle:
+    """Write the version called ``name`` as a bundle below ``output``.
+
+    Raises BadInput before anything is written if the version, a format, the key or the folder cannot be had, and
+    NotAccepted where success criteria are set and the version was not accepted, unless ``override`` says why it goes
+    out all the same.
+    """
+    from experiments.export import listed, opened
+    from fl.keys import read_private_key
+    from fl.packaging.card import model_card
+    from fl.packaging.package import package as write
+
+    private = read_private_key(key) if key else None
+    found = opened(name, registry)
+    evidence = found.store.evidence(found.version)
+    against = found.store.objections(found.version)
+    accepted = acceptance(found.version.name, against=against, held=evidence.get("accept"), override=override)
+    version = facts(found.version)
+    return write(
+        found.module,
+        signature=found.signature,
+        parameters=found.parameters,
+        examples=found.examples,
+        formats=listed(formats),
+        output=output,
+        version=version,
+        card=model_card(version, found.signature, {**evidence, **({"accept": accepted} if accepted else {})}),
+        also={"accepted": accepted},
+        key=private,
+    )
+
+
+def facts(version: Version) -> dict[str, Any]:
+    """What a bundle says of the version that it is."""
+    return {name: version.manifest[name] for name in FACTS}
+
+
+def acceptance(
+    version: str, *, against: Sequence[str], held: Mapping[str, Any] | None, override: str | None
+) -> dict[str, Any] | None:
+    """How a version stands to its success criteria, as a bundle says it; None where none are set.
+
+    ``against``: what the gate of the registry says (``Registry.objections``). ``held``: the evidence ``accept``. Raises
+    NotAccepted, or BadInput for an override of nothing.
+    """
+    if override is not None and (not against or not override.strip()):
+        got = repr(override) if against else f"{override!r}, where nothing stands against {version}"
+        raise BadInput(key="--override", got=got, allowed="why a version goes out that was not accepted")
+    if against and override is None:
+        raise NotAccepted(version=version, reasons=against)
+    if held is None and not against:
+        return None
+    reason = override or ((held or {}).get("override") or {}).get("reason")
+    return {"accepted": bool(held and held["accepted"]), "override": {"reason": reason} if reason else None}
+
+
+def show(bundle: Bundle, *, as_json: bool) -> None:
+    """Print what is in a bundle: tables and its folder in the last line, or one JSON document."""
+    if as_json:
+        print(json.dumps({"id": bundle.id, "folder": str(bundle.folder.absolute()), **bundle.manifest}, indent=2))
+        return
+    from experiments.printing import print_table
+
+    manifest = bundle.manifest
+    version = manifest["version"]
+    signature = bundle.signature
+    shape = " x ".join(str(side) for side in signature.input_shape)
+    accepted = manifest.get("accepted")
+    rows = [
+        ("bundle", bundle.id),
+        ("model", version["model"]["target"]),
+        ("parameters", version["model_sha256"]),
+        ("data", f"{version['dataset'].get('name')} {str(version['dataset'].get('fingerprint'))[:12]}"),
+        ("takes", f"{shape} of {signature.input_dtype}"),
+        ("gives", f"{signature.num_outputs} for a {signature.task}: {', '.join(bundle.labels) or 'no names'}"),
+        *((f"metrics.{name}", f"{value:.6g}") for name, value in version["metrics"].items() if value is not None),
+        ("accepted", "not asked for" if accepted is None else _accepted(accepted)),
+        ("signed by", bundle.signed_by or "nobody"),
+    ]
+    print_table(("", ""), rows)
+    columns = ("format", "file", "bytes", "largest difference", "allowed", "test examples")
+    sizes = manifest["files"]
+    print_table(
+        columns,
+        [
+            (
+                *(name, one["path"], f"{sizes[one['path']]['size']:,}", f"{one['largest_difference']:.3g}"),
+                *(f"{one['tolerance']:.3g}", one["examples"]),
+            )
+            for name, one in manifest["formats"].items()
+        ],
+    )
+    print(bundle.folder)
+
+
+def _accepted(found: Mapping[str, Any]) -> str:
+    override = found["override"]
+    return ("yes" if found["accepted"] else "no") + (f", but: {override['reason']}" if override else "")
