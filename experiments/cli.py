@@ -134,11 +134,14 @@ def simulate(
     ] = False,
 ) -> None:
     """Train a global model over simulated clients."""
+    from experiments.selection.search import run_search, wanted
     from experiments.simulate import run_many, run_one, search_path, show
 
     given = [*search_path(config_dir), *(overrides or [])]
     if cfg is not None or info is not None:
         show(given, cfg=cfg, resolve=resolve, package=package, info=info)
+    elif multirun and wanted(given):
+        run_search(given)
     elif multirun:
         run_many(given)
     else:

@@ -21,7 +21,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from conf import schema
 from experiments import complaints
@@ -79,6 +79,17 @@ def jobs(overrides: Sequence[str]) -> list[list[str]]:
         complaints.refuse_unfit(parsed, multirun=True)
         (batch,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
     return batch
+
+
+def sweep_of(overrides: Sequence[str]) -> tuple[list[Override], dict[str, Any]]:
+    """The overrides of a multirun as Hydra reads them, and the settings of its sweeper."""
+    with _hydra(overrides):
+        parsed = _parse(overrides)
+        complaints.refuse_unfit(parsed, multirun=True)
+        fixed = [str(one.input_line) for one in parsed if not one.is_sweep_override()]
+        config = hydra_compose(CONFIG_NAME, overrides=fixed, return_hydra_config=True)
+        settings: dict[str, Any] = OmegaConf.to_container(config.hydra.sweeper)  # type: ignore[assignment]
+    return parsed, settings
 
 
 def fresh_name() -> str:

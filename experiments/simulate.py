@@ -74,7 +74,7 @@ def sweep(overrides: Sequence[str], *, run: Run) -> tuple[Path, list[Job]]:
     checked at its own start.
     """
     planned = [] if any(text.startswith("hydra/sweeper=") for text in overrides) else composing.jobs(overrides)
-    folder = _sweep_folder(overrides)
+    folder = sweep_folder(overrides)
     try:
         for number, job in enumerate(planned):
             check(composing.compose(job, run_dir=folder / str(number)))
@@ -146,7 +146,7 @@ def search_path(folder: Path | None) -> list[str]:
     return [f"hydra.searchpath=[{_quoted('file://' + str(folder.absolute()))}]"]
 
 
-def launch(overrides: Sequence[str], task: Callable[[DictConfig], None] | None, *flags: str) -> None:
+def launch(overrides: Sequence[str], task: Callable[[DictConfig], Any] | None, *flags: str) -> None:
     """Hand ``overrides`` and ``flags`` to Hydra, which calls ``task`` with each configuration, or prints."""
     composing.register_schema()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors are ours to print
@@ -178,7 +178,8 @@ def worst(jobs: Sequence[Job]) -> MeadowError | None:
     return max(errors, key=lambda error: error.exit_status, default=None)
 
 
-def _sweep_folder(overrides: Sequence[str]) -> Path:
+def sweep_folder(overrides: Sequence[str]) -> Path:
+    """The folder of a multirun: ``run_dir``, or a new one below outputs/multirun."""
     given = [text for text in overrides if text.startswith("run_dir=")]
     folder = composing.compose(given)["run_dir"] if given else composing.SWEEPS / composing.fresh_name()
     return Path(folder).absolute()

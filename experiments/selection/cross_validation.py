@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.selection.measure import Figures, measure
+from experiments.selection.trials import run_to
 from fl.errors import BadInput
 from fl.files import read_json, write_json
 
@@ -62,7 +63,7 @@ def _fold(settings: Mapping[str, Any], over: str) -> dict[str, Any]:
     from fl.registry import Registry
 
     run_dir = Path(settings["run_dir"])
-    run_or_go_on(settings)
+    run_to(settings)
     registry = Registry(settings["registry_dir"])
     version = registry.latest(str(read_json(run_dir / "run.json")["run_id"]))
     assert version is not None  # the run is finished
@@ -82,26 +83,6 @@ def _fold(settings: Mapping[str, Any], over: str) -> dict[str, Any]:
     }
     registry.attach(version, EVIDENCE, {**dict(settings["folds"]), **fold})
     return fold
-
-
-def run_or_go_on(settings: Mapping[str, Any]) -> None:
-    """The run of ``settings``, from the start, from where it was stopped, or not at all where it is finished.
-
-    Raises BadInput where its folder holds a run of other settings.
-    """
-    from experiments.config_file import read_config
-    from experiments.run import resume, simulate
-
-    run_dir = Path(settings["run_dir"])
-    if not (run_dir / "config.yaml").is_file():
-        simulate(settings)
-        return
-    if read_config(run_dir) != dict(settings):
-        allowed = "a new folder, or the settings that the run in it was started with"
-        raise BadInput(key="run_dir", got=str(run_dir), allowed=allowed)
-    summary = run_dir / "summary.json"
-    if not summary.is_file() or read_json(summary)["status"] not in ("finished", "stopped early"):
-        resume(run_dir)
 
 
 def _over_folds(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -91,7 +91,7 @@ CASES: list[tuple[list[str], str]] = [
     (["~client.momentum"], message("overrides", "~client.momentum", "what Hydra can compose")),
     (["seed=${foo}"], message("seed", "${foo}", "a value (Interpolation key 'foo' not found)")),
     (["model=custom"], message("model._target_", "nothing", "a value")),
-    (["hydra/sweeper=none"], message("hydra/sweeper", "none", "one of basic")),
+    (["hydra/sweeper=none"], message("hydra/sweeper", "none", "one of asha, basic, grid, random, tpe")),
     # values, files and folders
     (["client.learning_rate=-1"], message("client.learning_rate", "-1.0", "a number above 0")),
     (["cohort_size=101"], message("cohort_size", "101", "1 to num_clients=100")),
