@@ -30,6 +30,7 @@ from fl.errors import BadInput
 from fl.messages import Boundary
 from fl.models import arrays
 from fl.models.build import build_model
+from fl.models.frozen import freeze
 from fl.parameters import Parameters, num_bytes
 from fl.signature import Signature
 
@@ -150,6 +151,7 @@ def open_setting(
     for key, got, allowed in (("client.sends", sends, SENDS), ("server.weighting", weighting, WEIGHTINGS)):
         if got not in allowed:
             raise BadInput(key=key, got=got, allowed=", ".join(allowed))
+    freeze(module, client.get("frozen") or ())
     options = training_options(client, num_rounds=int(values["num_rounds"]))
     trees, treatment = trees_of(module, values), read_treatment(client, signature)
     if trees and treatment.balance == "weights":

@@ -180,6 +180,7 @@ class Client:
     nesterov: Annotated[bool, "Nesterov's form of momentum"]
     weight_decay: Annotated[float, "weight decay"]
     clip_norm: Annotated[float | None, "gradients are scaled down to this norm; null: never"]
+    frozen: Annotated[list[str], "layers that no training moves, as patterns of array names: [conv*,0.*]"]
     denoise: Annotated[str | None, "noise taken out of training parts: neighbours (rows), median (images) or null"]
     balance: Annotated[str | None, "classes of a training part made equal: oversample, undersample, weights or null"]
     augment: Annotated[list[Any] | None, "steps that vary training examples: flip, shift, noise, mixup"]

@@ -31,6 +31,7 @@ from fl.metrics import Statistics, values
 from fl.models import arrays
 from fl.models.build import build_model
 from fl.models.evaluate import evaluate
+from fl.models.frozen import freeze
 from fl.models.tasks import derived
 from fl.parameters import Parameters, copy, num_bytes, num_values
 from fl.registry import Registry
@@ -75,7 +76,7 @@ def main(grid: Grid, context: Context) -> None:
     run_dir.mkdir(parents=True, exist_ok=True)
     num_clients = int(settings.get("num_clients") or centre.num_clients)
     options = round_options(settings, num_clients)
-    module = _module(settings, centre)
+    module, frozen = module_of(settings, centre)
     random_model = copy(arrays.parameters_of(module))
     strategy = build_strategy(settings, random_model, arrays.trainable_names(module), options, num_clients)
     history = open_history(
@@ -104,6 +105,7 @@ def main(grid: Grid, context: Context) -> None:
         evaluate=partial(measure, module=module, centre=centre),
         evaluates_beside=_draws_nothing(module),
         grown=module.why_not if isinstance(module, arrays.GrowingModule) else None,
+        frozen=frozen,
         prepare_commit=partial(history.prepare_commit, strategy=strategy),
         observer=observer,
     )
@@ -270,7 +272,7 @@ def check(settings: Mapping[str, Any], *, centre: Path, registry: Registry) -> N
     """Everything of the server's that can be wrong in ``settings``, before anything starts; BadInput names it."""
     opened = open_centre(centre)
     num_clients = int(settings["num_clients"])
-    module, options = _module(settings, opened), round_options(settings, num_clients)
+    module, options = module_of(settings, opened)[0], round_options(settings, num_clients)
     parameters = arrays.parameters_of(module)
     build_strategy(settings, parameters, arrays.trainable_names(module), options, num_clients)
     check_seeding(
@@ -282,10 +284,12 @@ def check(settings: Mapping[str, Any], *, centre: Path, registry: Registry) -> N
     )
 
 
-def _module(settings: Mapping[str, Any], centre: Centre) -> nn.Module:
+def module_of(settings: Mapping[str, Any], centre: Centre) -> tuple[nn.Module, tuple[str, ...]]:
+    """The model of a run, as it initialises itself, and the names of its arrays that are frozen."""
     arguments = dict(settings["model"])
     target = str(arguments.pop("_target_"))
-    return build_model(target=target, arguments=arguments, signature=centre.signature, seed=int(settings["seed"]))
+    module = build_model(target=target, arguments=arguments, signature=centre.signature, seed=int(settings["seed"]))
+    return module, freeze(module, settings["client"].get("frozen") or ())
 
 
 def _draws_nothing(module: nn.Module) -> bool:

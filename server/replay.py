@@ -18,10 +18,9 @@ from fl import wire
 from fl.data.centre import Centre
 from fl.errors import BadInput, CorruptFile
 from fl.models import arrays
-from fl.models.build import build_model
 from fl.parameters import Parameters, sha256
 from fl.registry import Registry, Version
-from server.app import build_strategy, round_options
+from server.app import build_strategy, module_of, round_options
 from server.history import state_path
 from server.policies import Policies, closes_after
 from server.rounds import Clock, RoundLoop
@@ -71,10 +70,7 @@ def replay(
         raise BadInput(key="--round", got=round, allowed=f"1 to {max(versions, default=0)}")
     num_clients = int(settings["num_clients"])
     options = round_options(settings, num_clients)
-    model = dict(settings["model"])
-    module = build_model(
-        target=str(model.pop("_target_")), arguments=model, signature=centre.signature, seed=int(settings["seed"])
-    )
+    module, frozen = module_of(settings, centre)
     strategy = build_strategy(
         settings, arrays.parameters_of(module), arrays.trainable_names(module), options, num_clients
     )
@@ -90,6 +86,7 @@ def replay(
         evaluate=lambda parameters: {},
         evaluates_beside=False,
         grown=module.why_not if isinstance(module, arrays.GrowingModule) else None,
+        frozen=frozen,
         prepare_commit=lambda parameters, round: lambda facts: "",
         observer=fan_out(()),
     )

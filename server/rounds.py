@@ -122,6 +122,7 @@ class RoundLoop:
     evaluates_beside  that may happen while the next round trains: it draws no random numbers
     grown             the model's arrays change their shapes from round to round: what keeps some from being its arrays
     prepare_commit    takes hold of all that a commit needs and the next round would change; what it returns commits
+    frozen            names of arrays that no round changes, whatever a strategy makes of their zero updates
     known             node -> client, of real SuperNodes, which say themselves whose devices they are
     """
 
@@ -135,6 +136,7 @@ class RoundLoop:
     grown: Callable[[Parameters], str | None] | None
     prepare_commit: PrepareCommit
     observer: Observer
+    frozen: tuple[str, ...] = ()
     background: Background[tuple[RoundRecord, Parameters]] = field(default_factory=Background)
     known: dict[int, int] = field(default_factory=dict)
 
@@ -206,7 +208,7 @@ class RoundLoop:
                 with clock.phase("aggregate"), self._random("aggregate_train", round, attempt):
                     aggregated, _ = self.strategy.aggregate_train(round, replies)
                 if aggregated is not None:
-                    parameters = self._in_dtype(aggregated, start)
+                    parameters = self._in_dtype(aggregated, start) | {name: start[name] for name in self.frozen}
                     if name := not_finite(parameters):
                         why = f"their aggregate diverged: array {name!r} holds a NaN or an infinity"
                         raise StoppedByFaults(
