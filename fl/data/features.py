@@ -77,14 +77,13 @@ class FeatureStore:
         arrays = {"key": keys, "time": times, **{name: np.asarray(columns[name], np.float64) for name in inputs}}
         rows = {name: np.ascontiguousarray(values[last]) for name, values in arrays.items()}
         described = ", ".join(f"{_quoted(name)} DOUBLE" for name in inputs)
-        self._database.execute(
-            f"CREATE TABLE IF NOT EXISTS {view.name} (key BIGINT, time DOUBLE, {described}, PRIMARY KEY (key, time))"
-        )
-        self._table(view)
+        columns_of = f"key BIGINT, time DOUBLE, {described}, PRIMARY KEY (key, time)"
+        self._database.execute(f"CREATE TABLE IF NOT EXISTS {_quoted(view.name)} ({columns_of})")
+        table = self._table(view)
         self._database.register("given_rows", rows)
         named = ", ".join(["key", "time", *map(_quoted, inputs)])
         try:
-            self._database.execute(f"INSERT OR REPLACE INTO {view.name} ({named}) SELECT {named} FROM given_rows")
+            self._database.execute(f"INSERT OR REPLACE INTO {table} ({named}) SELECT {named} FROM given_rows")
         finally:
             self._database.unregister("given_rows")
 
@@ -120,7 +119,7 @@ class FeatureStore:
         return view.recipe.apply_one({} if row is None else dict(zip(view.recipe.inputs, row, strict=True)))
 
     def _table(self, view: View) -> str:
-        """Its name, or BadInput if there is no such table."""
+        """Its name as SQL has it, or BadInput if there is no such table."""
         asked = "SELECT table_name, column_name FROM duckdb_columns() WHERE NOT internal"
         columns: dict[str, set[str]] = {}
         for table, column in self._database.execute(asked).fetchall():
@@ -130,7 +129,7 @@ class FeatureStore:
         if (inputs := columns[view.name] - {"key", "time"}) != set(view.recipe.inputs):
             got, allowed = ", ".join(view.recipe.inputs), f"{', '.join(sorted(inputs))}, as {view.name} has"
             raise BadInput(key="view.recipe", got=f"inputs {got}", allowed=allowed)
-        return view.name
+        return _quoted(view.name)
 
 
 def _keys(key: Array) -> Any:

@@ -7,12 +7,14 @@ A recipe is a list of steps, each with what it takes (``columns`` none: all that
     - drop_rows:   {columns: [age]}                                       those that miss one of these
     - impute:      {columns: [age], by: median, indicator: true}          median mean most_frequent constant (value)
     - outliers:    {columns: [age], by: iqr, width: 1.5, action: clip}    iqr deviation quantiles range; clip flag drop
-    - encode:      {columns: [cp], by: one_hot, most: 32, at_least: 1}    one_hot ordinal; or categories: [1, 2]
+    - encode:      {columns: [cp], by: one_hot, most: 32, at_least: 5}    one_hot ordinal; or categories: [1, 2]
     - scale:       {columns: [age], by: standard}                         standard min_max
     - discretise:  {columns: [age], by: quantiles, bins: 4}               quantiles uniform; or edges: [40, 60]
     - dates:       {columns: [seen], unit: days, fields: [year, month]}   days or seconds since 1970
     - curve:       {columns: [cost], by: log1p}                           log log1p sqrt square
     - aggregate:   {columns: [a, b], by: mean, into: ab}                  sum mean min max, of each example
+
+Of categories and most frequent values a client tells those alone that it has ``at_least`` times.
 
 A step is fitted on what the steps before it make of the training rows that they keep. Rows are dropped from training
 parts alone: a row that is measured, or asked about when the model is used, is never dropped.
@@ -34,6 +36,9 @@ from fl.transforms.recipe import Recipe
 from fl.transforms.steps import CURVES, FIELDS, Step
 
 PART = "train"
+
+AT_LEAST = 5
+"""How often a client must have a value to tell it: one that it has less often might be one person's."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +74,14 @@ class Fitting:
         found = analytics.quantiles(self.ask, self.numbers(columns), shares, part=PART)
         return [[value if value == value else 0.0 for value in values] for values in found.values()]
 
-    def frequent(self, columns: Sequence[str], *, most: int, at_least: int = 1) -> list[list[float]]:
-        """The frequent values of each of the columns, most frequent first."""
+    def frequent(self, columns: Sequence[str], *, most: int, at_least: int) -> list[list[float]]:
+        """The frequent values of each of the columns, most frequent first; BadInput where none was told."""
         hitters = analytics.heavy_hitters(self.ask, self.numbers(columns), capacity=most, at_least=at_least, part=PART)
+        for name, found in zip(columns, hitters.values(), strict=True):
+            if not found.values:
+                got = f"{name}, of which no value was told"
+                allowed = f"one with a value that some client has {at_least} times (at_least)"
+                raise BadInput(key=f"{self.key}.columns", got=got, allowed=allowed)
         return [[value for value, _ in found.top] for found in hitters.values()]
 
 
@@ -81,6 +91,7 @@ def _impute(
     columns: Sequence[str] | None = None,
     by: str = "median",
     value: float = 0.0,
+    at_least: int = AT_LEAST,
     indicator: bool = False,
 ) -> Sequence[Step]:
     f.among("by", by, ("median", "mean", "most_frequent", "constant"))
@@ -90,7 +101,7 @@ def _impute(
     elif by == "mean":
         values = [found.mean for found in f.moments(chosen)]
     elif by == "most_frequent":
-        values = [found[0] if found else 0.0 for found in f.frequent(chosen, most=256)]
+        values = [found[0] for found in f.frequent(chosen, most=256, at_least=at_least)]
     else:
         values = [float(value)] * len(chosen)
     gaps = f.moments(chosen) if indicator else []
@@ -155,7 +166,7 @@ def _encode(
     by: str = "one_hot",
     categories: Sequence[float] | None = None,
     most: int = 32,
-    at_least: int = 1,
+    at_least: int = AT_LEAST,
 ) -> Sequence[Step]:
     kind: Callable[[str, tuple[float, ...]], Step]
     kind = steps.OneHot if f.among("by", by, ("one_hot", "ordinal")) == "one_hot" else steps.Ordinal
@@ -165,9 +176,6 @@ def _encode(
             raise BadInput(key=f"{f.key}.categories", got="none", allowed="one or more")
         return [kind(name, tuple(float(c) for c in categories)) for name in chosen]
     found = f.frequent(chosen, most=most, at_least=at_least)
-    for name, values in zip(chosen, found, strict=True):
-        if not values:
-            raise BadInput(key=f"{f.key}.columns", got=f"{name}, of which no value was told", allowed="one with values")
     return [kind(name, tuple(sorted(values))) for name, values in zip(chosen, found, strict=True)]
 
 

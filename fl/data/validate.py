@@ -13,6 +13,7 @@ import numpy as np
 
 from fl.data.analytics import Ask
 from fl.data.rules import distance, each_client, shared_rows, shares_of
+from fl.data.units import change_of_unit
 from fl.errors import BadInput
 from fl.messages import ALL_COLUMNS, Query
 from fl.metrics import Counts, Statistic
@@ -20,11 +21,6 @@ from fl.moments import CoMoments, Moments
 
 LEAST_FOR_LEAK = 20
 """Examples of a client below which nothing is said about leaks of its label."""
-
-UNITS = 1.5
-"""How far mean and deviation must have been stretched for a change of unit to be suspected ..."""
-ALIKE = 1.25
-"""... and how alike both must have been."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +133,7 @@ def _members(checked: Checked) -> Iterator[Violation]:
 
 
 def _drift(checked: Checked) -> Iterator[Violation]:
-    """drift, and where mean and deviation are stretched alike, a change of unit."""
+    """drift, and with it a change of unit, where mean and deviation look like one."""
     columns = [c for c in checked.having("drift") if checked.columns[c].get("reference")]
     numbers = {f"edges/{c}": tuple(float(e) for e in checked.columns[c]["reference"]["edges"]) for c in columns}
     found = each_client(checked.ask, "histogram", columns, numbers) if columns else {}
@@ -146,24 +142,12 @@ def _drift(checked: Checked) -> Iterator[Violation]:
             continue
         reference, m = column["reference"], checked.moments[client][str(c)]
         far, name = distance(shares_of(drawn.counts), reference["shares"]), checked.names[c]
-        factor = _stretched(m, reference)
+        told = change_of_unit(m, reference)
         out = m.low < reference["edges"][0] or m.high > reference["edges"][-1]
-        if factor is not None and (far > column["drift"] or out):
-            told = f"values look multiplied by about {factor:.3g}"
+        if told is not None and (far > column["drift"] or out):
             yield Violation(client, name, "unit", told, f"a mean near {reference['mean']:.4g}")
         if far > column["drift"]:
             yield Violation(client, name, "drift", f"distance {far:.2f}", f"{column['drift']:g} at the most")
-
-
-def _stretched(m: Moments, reference: Mapping[str, Any]) -> float | None:
-    """By what factor mean and deviation both differ from the reference; None where they do not, or not alike."""
-    mean, deviation = reference.get("mean"), reference.get("deviation")
-    if not mean or not deviation or m.count < 2 or not m.deviation:
-        return None
-    by_mean, by_deviation = m.mean / float(mean), m.deviation / float(deviation)
-    if by_mean <= 0 or not 1 / ALIKE <= by_mean / by_deviation <= ALIKE or 1 / UNITS <= by_mean <= UNITS:
-        return None
-    return by_mean
 
 
 def _label(checked: Checked) -> Iterator[Violation]:

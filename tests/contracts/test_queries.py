@@ -14,6 +14,8 @@ from clients.setting import open_setting
 from clients.unit import answer
 from experiments.prepare import load_data, prepare_data
 from fl import wire
+from fl.data.recipe_effects import recipe_effects
+from fl.data.recipes import fit_recipe, read_recipe
 from fl.messages import MAX_STATISTIC_VALUES, MAX_STATISTICS, QUERIES, Query
 from fl.metrics import Counts
 from server.query import asker
@@ -85,6 +87,46 @@ def test_nothing_crosses_but_the_statistics_that_a_query_declares(setting, monke
     held = {key.partition(":")[0] for key in sent if ":" in key}
     assert held == {declared.__name__.lower() for declared in QUERIES.values()}
     assert not any(_shares_a_row(reply, setting.store.x) for reply in replies)
+
+
+def test_nothing_but_merged_statistics_of_training_parts_crosses_while_a_recipe_is_fitted(setting, monkeypatch):
+    """All that crosses is recorded: declared statistics of training parts, each of a whole unit; to look whether test
+    parts would miss a value, counts.
+    """
+    asked: list[Query] = []
+    crossed: list[Message] = []
+    real = UnitGrid.send_and_receive
+
+    def watched(self, messages, *, timeout=None):
+        replies = list(real(self, messages, timeout=timeout))
+        crossed.extend(replies)
+        return replies
+
+    def ask(query):
+        asked.append(query)
+        return asker(watching)(query)
+
+    monkeypatch.setattr(UnitGrid, "send_and_receive", watched)
+    watching = grid(setting, InProcess(setting), unit_size=3)
+    written = [
+        {"deduplicate": {}},
+        {"outliers": {"action": "drop", "by": "deviation"}},
+        {"impute": {"indicator": True}},
+        {"discretise": {"columns": ["x0"], "by": "uniform"}},
+        {"impute": {"columns": ["x0"], "by": "most_frequent"}},
+        {"encode": {"columns": ["x0"]}},
+        {"scale": {}},
+    ]
+    recipe = fit_recipe(read_recipe(written), ask, inputs=setting.signature.input_names)
+    fitted = len(asked)
+    recipe_effects(ask, recipe)
+    assert {query.part for query in asked[:fitted]} == {"train"} and not any(query.by_client for query in asked)
+    assert {query.kind for query in asked[fitted:]} == {"moments"}
+    assert {query.kind for query in asked} <= {"moments", "digits", "heavy_hitters"}
+    assert len(crossed) == 2 * len(asked), "six clients, three in each unit: no reply is of one client"
+    for reply in crossed:
+        assert set(reply.content) == {"metrics", "statistics"} and len(reply.content["metrics"]["clients"]) == 3
+    assert not any(_shares_a_row(reply, setting.store.x) for reply in crossed)
 
 
 def _shares_a_row(reply, x):

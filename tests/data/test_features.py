@@ -127,6 +127,14 @@ def test_a_view_is_of_the_columns_that_its_table_has():
             store.lookup(View("visits", Recipe(("a",))), 1)
 
 
+def test_a_view_may_have_any_name_that_is_a_word():
+    view = View("order", Recipe(("select", "a")))
+    with FeatureStore() as store:
+        store.write(view, key=np.array([1]), time=np.ones(1), columns={"select": np.ones(1), "a": np.zeros(1)})
+        assert store.history(view, key=np.array([1]), time=np.ones(1)).tolist() == [[1.0, 0.0]]
+        assert store.lookup(view, 1) == {"select": 1.0, "a": 0.0}
+
+
 @pytest.mark.parametrize("name, inputs", [("a; DROP", ("a",)), ("visits", ("Time",))])
 def test_a_view_has_names_that_a_table_can_have(name, inputs):
     with pytest.raises(BadInput, match="view"):

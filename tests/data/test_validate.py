@@ -123,6 +123,42 @@ def test_a_change_of_unit(broken):
     assert broken(table) == {(1, "weight", "unit"), (1, "weight", "range"), (1, "weight", "drift")}
 
 
+@pytest.mark.parametrize(
+    "name, mean, deviation, change",
+    [
+        ("Celsius to Fahrenheit", 36.8, 0.7, lambda x: 1.8 * x + 32),
+        ("Fahrenheit to Celsius", 98.2, 1.3, lambda x: (x - 32) / 1.8),
+        ("Celsius to Fahrenheit", 0.0, 8.0, lambda x: 1.8 * x + 32),
+        ("Celsius to kelvin", 15.0, 8.0, lambda x: x + 273.15),
+        ("kelvin to Fahrenheit", 290.0, 8.0, lambda x: 1.8 * (x - 273.15) + 32),
+        ("days since 1970 to days since 1900", 19_000.0, 400.0, lambda x: x + 25_569),
+    ],
+)
+def test_a_unit_that_is_converted_is_named(asked, name, mean, deviation, change):
+    """The reference is of everybody; one client sends another unit, and it alone is named."""
+    table, draw = sound(), np.random.default_rng(3)
+    table[:, :, WEIGHT] = draw.normal(mean, deviation, table.shape[:2])
+    ask = asked(table, "celsius")
+    rules = check_rules(infer_rules(ask, profile(ask, names=NAMES)), file="rules")
+    table[:, :, WEIGHT] = draw.normal(mean, deviation, table.shape[:2])
+    table[2, :, WEIGHT] = change(table[2, :, WEIGHT])
+    found = validate(asked(table, "mixed"), rules=rules, names=NAMES, num_classes=2)
+    assert [(v.client, v.column) for v in found if v.rule == "unit"] == [(2, "weight")]
+    (told,) = (v.found for v in found if v.rule == "unit")
+    assert name in told
+
+
+@pytest.mark.parametrize("change", [lambda x: x + 3, lambda x: 1.8 * x - 20, lambda x: 0.9 * x, lambda x: -x])
+def test_other_drift_is_not_called_a_change_of_unit(asked, change):
+    table, draw = sound(), np.random.default_rng(3)
+    table[:, :, WEIGHT] = draw.normal(15, 4, table.shape[:2])
+    ask = asked(table, "celsius")
+    rules = check_rules(infer_rules(ask, profile(ask, names=NAMES)), file="rules")
+    table[2, :, WEIGHT] = change(table[2, :, WEIGHT])
+    found = validate(asked(table, "moved"), rules=rules, names=NAMES, num_classes=2)
+    assert not [v for v in found if v.rule == "unit"]
+
+
 def test_a_bad_batch(broken):
     table, random = sound(), np.random.default_rng(0)
     table[0, :, :4] = random.choice([np.nan, -999.0, 0.0], size=(ROWS, 4))

@@ -11,8 +11,10 @@ from clients.setting import open_setting
 from experiments.compose import compose
 from experiments.prepare import load_data, prepare_data
 from fl.data import analytics
+from fl.data.store import write_store
 from fl.errors import BadInput, StoppedByFaults
 from fl.messages import Query
+from fl.signature import Signature
 from server.query import asker
 
 AGE, CHOLESTEROL, VESSELS, LABEL = 0, 4, 11, 13
@@ -81,6 +83,61 @@ def test_heavy_hitters_and_distinct_values(ask, columns):
         exact = dict(zip(values.tolist(), counts.tolist(), strict=True))
         assert all(n <= exact[v] <= n + hitters[c].lost for v, n in hitters[c].items)
         assert hitters[c].lost == 0 or len(values) > 32
+
+
+@pytest.fixture(scope="module")
+def skewed(tmp_path_factory):
+    """Forty clients of very different sizes, whose values are very uneven: the question, and all the values."""
+    folder, draw = tmp_path_factory.mktemp("skewed"), np.random.default_rng(4)
+    sizes = np.maximum(1, (6_000 * np.arange(1, 41) ** -1.2)).astype(int)
+    n = int(sizes.sum())
+    x = np.stack(
+        [
+            draw.zipf(1.3, n).clip(max=1e9),  # a few values make up most, with a very long tail
+            draw.lognormal(0, 4, n),  # hardly a value twice, over many orders of magnitude
+            -np.floor(draw.exponential(3, n)),
+            np.where(draw.random(n) < 0.999, 7.0, draw.normal(size=n)),
+            np.where(draw.random(n) < 0.9, np.nan, draw.zipf(2.0, n)),
+        ],
+        axis=1,
+    )
+    order = np.argsort(x[:, 0], kind="stable")  # and each client has other values than the others
+    x, parts = x[order], np.stack([sizes, 0 * sizes, 0 * sizes], axis=1)
+    signature = Signature("classification", (5,), "float64", 2)
+    write_store(folder / "p", x=x, y=np.zeros(n, int), parts=parts, signature=signature, name="s", fingerprint="0")
+    values = {**compose(["dataset=heart_disease", f"run_dir={folder / 'run'}"]), "num_clients": 40}
+    setting = open_setting(values, partitions=folder / "p", states=folder / "s", signature=signature)
+    return asker(UnitGrid(run_id="1", num_clients=40, unit_size=8, executor=InProcess(setting))), x
+
+
+def test_quantiles_of_skewed_data_are_exact(skewed):
+    ask, x = skewed
+    shares = (0.0, 0.001, 0.5, 0.9, 0.999, 1.0)
+    for c, found in analytics.quantiles(ask, range(5), shares).items():
+        known = x[~np.isnan(x[:, c]), c]
+        assert found == np.quantile(known, shares, method="inverted_cdf").tolist()
+
+
+@pytest.mark.parametrize("capacity", [8, 64])
+def test_heavy_hitters_of_skewed_data_are_within_what_they_say(skewed, capacity):
+    ask, x = skewed
+    for c, found in analytics.heavy_hitters(ask, range(5), capacity=capacity).items():
+        known = x[~np.isnan(x[:, c]), c]
+        values, counts = np.unique(known, return_counts=True)
+        exact, told = dict(zip(values.tolist(), counts.tolist(), strict=True)), dict(found.items)
+        assert found.lost <= len(known) / (capacity + 1)
+        for value, count in exact.items():  # all of them: what is not told has at most ``lost``
+            assert told.get(value, 0) <= count <= told.get(value, 0) + found.lost
+        first, second = np.sort(counts)[::-1][:2]
+        if first - second > found.lost:
+            assert found.top[0][0] == values[counts.argmax()]
+
+
+def test_distinct_values_of_skewed_data_are_within_their_error(skewed):
+    ask, x = skewed
+    for c, found in analytics.distinct(ask, range(5)).items():
+        exact = len(np.unique(x[~np.isnan(x[:, c]), c]))
+        assert abs(found - exact) <= max(1.0, 3 * 1.04 / np.sqrt(4096) * exact)
 
 
 def test_correlations_are_the_pooled_ones(ask, hospitals):
