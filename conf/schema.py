@@ -290,10 +290,21 @@ class Business:
 
 
 @dataclass
+class Evaluation:
+    """How a version is examined on held-back examples."""
+
+    slices: Annotated[list[str] | None, "columns of a table whose slices are looked at; null: all"]
+    sensitive: Annotated[str | None, "the column whose groups are to be treated alike; null: none"]
+    resamples: Annotated[int, "resamples of the bootstrap"]
+    confidence: Annotated[float, "of the intervals"]
+
+
+@dataclass
 class Lifecycle(Simulate):
     """The stages around a simulation."""
 
     business: Annotated[Business, "what the model is for"]
+    evaluation: Annotated[Evaluation, "how good it is"]
     rules: Annotated[str | None, "rules that every client must keep; null: inferred, then DIR/validate/rules.yaml"]
     stage: Annotated[str | None, "the stage to come to, with those that it depends on; null: all"]
 

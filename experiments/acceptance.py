@@ -71,7 +71,7 @@ def show(version: str, evidence: dict[str, Any]) -> None:
 
 def _is_stale(found: dict[str, Any], store: Registry, version: Version) -> bool:
     other = rival(store, version)
-    return bool(found["champion"].get("version") != (other.name if other else None))
+    return bool(found["rival"] != (other.name if other else None))
 
 
 def _given(success: Sequence[str], business: str | None) -> Criteria | None:

@@ -181,6 +181,9 @@ def evaluate(
     column: Annotated[
         list[str] | None, typer.Option("--slice", help="Slice a table by this column, not by all; may be repeated.")
     ] = None,
+    sensitive: Annotated[
+        str | None, typer.Option("--sensitive", help="The column whose groups are to be treated alike.")
+    ] = None,
     resamples: Annotated[int, typer.Option("--resamples", min=100, help="Resamples of the bootstrap.")] = 1000,
     confidence: Annotated[float, typer.Option("--confidence", help="Of the intervals.")] = 0.95,
     registry: Folder = REGISTRY,
@@ -193,6 +196,7 @@ def evaluate(
         version,
         registry=registry,
         columns=column,
+        sensitive=sensitive,
         resamples=resamples,
         confidence=confidence,
         as_json=as_json,

@@ -34,6 +34,7 @@ def evaluate_version(
     *,
     registry: Path,
     columns: Sequence[str] | None,
+    sensitive: str | None,
     resamples: int,
     confidence: float,
     as_json: bool,
@@ -43,7 +44,7 @@ def evaluate_version(
 
     store = Registry.existing(registry)
     version = store.version(name)
-    found = evaluate(store, version, columns=columns, resamples=resamples, confidence=confidence)
+    found = evaluate(store, version, columns=columns, sensitive=sensitive, resamples=resamples, confidence=confidence)
     store.attach(version, EVALUATE, found)
     if as_json:
         print(json.dumps(found, indent=2))
@@ -56,6 +57,7 @@ def evaluate(
     version: Version,
     *,
     columns: Sequence[str] | None = None,
+    sensitive: str | None = None,
     resamples: int = 1000,
     confidence: float = 0.95,
 ) -> dict[str, Any]:
@@ -76,6 +78,7 @@ def evaluate(
         resamples=resamples,
         confidence=confidence,
         columns=columns,
+        sensitive=sensitive,
     )
     other = rival(store, version)
     if other is None:
@@ -96,6 +99,7 @@ def evaluate(
             "therefore looks a little better here than it is; clients' own test parts choose nothing",
         },
         **found,
+        "rival": other.name if other else None,
         "champion": champion,
         "resources": size(store.parameters(version)),
         "measured": latency(module, signature),
@@ -164,9 +168,22 @@ def show(found: dict[str, Any]) -> None:
         f"worse by chance with p {champion['worse_p']:.3g}"
     )
     facts.append(("champion", told))
+    fairness = found["fairness"]
+    facts.append(("fairness", fairness.get("absent") or _in_words(fairness)))
+    for kind in found["robustness"]:
+        told = kind.get("absent") or ", ".join(f"{one['value']:.4g} at {one['strength']:g}" for one in kind["values"])
+        facts.append((kind["kind"], told))
+    explained = found["explanation"]
+    first = [f"{one['input']} {one['importance']:.3g}" for one in explained.get("permutation", [])[:5]]
+    facts.append(("matters most", explained.get("absent") or ", ".join(first)))
     facts.append(("size", f"{found['resources']['parameters']:,} numbers, {found['resources']['bytes']:,} bytes"))
     facts.append(("one example", f"{1000 * found['measured']['latency_seconds']:.3g} ms"))
     print_table(("", "", "", "", ""), [(*row, *[""] * (5 - len(row))) for row in facts])
+
+
+def _in_words(fairness: dict[str, Any]) -> str:
+    apart = [f"{name.replace('_', ' ')} {value:.4g}" for name, value in fairness.items() if name.endswith("difference")]
+    return f"by {fairness['column']}: {', '.join(apart)}"
 
 
 def _between(one: dict[str, Any]) -> tuple[str, str, str]:

@@ -109,6 +109,8 @@ RULES: tuple[Rule, ...] = (
     _or_null(_whole("business.constraints.size_bytes", 1)),
     _or_null(_number("business.constraints.epsilon", above=0)),
     _or_null(_number("business.constraints.fairness_floor", least=0)),
+    _whole("evaluation.resamples", 100),
+    _number("evaluation.confidence", above=0, below=1),
     Rule("business.least_progress", lambda value: 0 <= value <= 1, "a share, from 0 to 1"),
 )
 """A line a setting. Settings that a run does not have are skipped; types are held by conf/schema.py."""

@@ -6,9 +6,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.lifecycle.pipeline import STOPPED, Told, chosen, walk
+from experiments.lifecycle.pipeline import REFUSED, STOPPED, Told, chosen, walk
 from experiments.lifecycle.stage import Settings
 from experiments.lifecycle.stages import STAGES
+from fl.errors import NotAccepted
 
 FOLDER = Path("outputs/lifecycle")
 NO_GO = 1
@@ -34,7 +35,7 @@ def run_lifecycle(overrides: Sequence[str], *, as_json: bool) -> int:
     for one in told:
         if one.error is not None:
             raise one.error
-    return NO_GO if told[-1].what == STOPPED else 0
+    return {STOPPED: NO_GO, REFUSED: NotAccepted.exit_status}.get(told[-1].what, 0)
 
 
 def _check(settings: Settings) -> None:

@@ -1,7 +1,7 @@
 """The pipeline walks its stages in order and does those whose inputs are not what they were.
 
     DIR/<stage>/evidence.json    what the stage found: depends on its inputs alone
-    DIR/<stage>/stage.json       its inputs, the hashes of its files, seconds; written last
+    DIR/<stage>/stage.json       its inputs, the hashes of its files, seconds and what else it measured; written last
     DIR/<stage>/...              what it made
     DIR/runs/<run>/              what train made, which has to outlive an interrupt; see experiments/run.py
 
@@ -24,12 +24,13 @@ from fl.errors import BadInput, CorruptFile, MeadowError, MissingExtra
 from fl.files import check_files, read_json, sha256_file, storing, sync_folder, write_json
 
 EVIDENCE, RECORD = "evidence.json", "stage.json"
-DID, SKIPPED, FAILED, STOPPED = "did", "skipped", "failed", "stopped here"
+DID, SKIPPED, FAILED, STOPPED, REFUSED = "did", "skipped", "failed", "stopped here", "refused"
+_ENDS = {Action.STOP.value: STOPPED, Action.REFUSE.value: REFUSED}
 
 
 @dataclass(frozen=True)
 class Told:
-    """What became of a stage: ``what`` is DID, SKIPPED, FAILED or STOPPED, ``why`` it ran or did not."""
+    """What became of a stage: ``what`` is DID, SKIPPED, FAILED, STOPPED or REFUSED; ``why`` it ran or did not."""
 
     stage: str
     what: str
@@ -108,7 +109,7 @@ def _reasons(stage: Stage, settings: Settings, folder: Path, inputs: Inputs) -> 
         return [f"damaged: {error}"]
     why = [f"{name} was edited" for name in edits] + changed(record["inputs"], inputs)
     if not why and not stage.holds(settings, evidence):
-        return ["what it made is gone"]
+        return ["what it made, or compared with, is gone"]
     return why
 
 
@@ -157,7 +158,7 @@ def _write(stage: Stage, result: Result, folder: Path, inputs: Inputs, began: fl
     write_json(folder / EVIDENCE, evidence, site="stage.evidence")
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     files = {str(path.relative_to(folder)): sha256_file(path) for path in paths}
-    record = {"inputs": inputs, "files": files, "seconds": time.monotonic() - began}
+    record = {"inputs": inputs, "files": files, "seconds": time.monotonic() - began, "measured": result.measured}
     write_json(folder / RECORD, record, site="stage.record")
 
 
@@ -174,13 +175,14 @@ def _put(new: Path, place: Path) -> None:
 
 
 def _open(folder: Path) -> Done:
-    return Done(folder, read_json(folder / EVIDENCE), read_json(folder / RECORD)["files"])
+    record = read_json(folder / RECORD)
+    return Done(folder, read_json(folder / EVIDENCE), record["files"], record.get("measured", {}))
 
 
 def _told(done: Done, stage: Stage, what: str, why: str, began: float) -> Told:
     decision = done.evidence.get("decision")
-    stops = decision is not None and decision["action"] == Action.STOP.value
-    return Told(stage.name, STOPPED if stops else what, why, time.monotonic() - began, done.evidence["found"])
+    ends = _ENDS.get(decision["action"]) if decision else None
+    return Told(stage.name, ends or what, why, time.monotonic() - began, done.evidence["found"])
 
 
 def _in_short(why: Sequence[str]) -> str:

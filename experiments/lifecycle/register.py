@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments.lifecycle.stage import Quality, Result, Settings, Stage, Work
+from experiments.lifecycle.stage import Done, Quality, Result, Settings, Stage, Work
 from fl.errors import BadInput, CorruptFile
 
 RECORDED = ("origin", "licence", "sources", "schema", "task", "examples", "server_test_examples", "natural_clients")
@@ -19,7 +19,7 @@ def run(work: Work) -> Result:
 
     registry = Registry(work.settings["registry_dir"])
     version = registry.version(str(work.before["train"].evidence["version"]))
-    attached = {name: dict(done.evidence) for name, done in work.before.items()}
+    attached = {name: _evidence(done) for name, done in work.before.items()}
     for name, evidence in attached.items():
         registry.attach(version, name, evidence)
     data, goal = attached["ingest"], attached["understand"]
@@ -29,13 +29,18 @@ def run(work: Work) -> Result:
         {**{key: data[key] for key in RECORDED}, "owner": goal["owner"]},
         used_by=version.name,
     )
+    registry.crown_if_vacant(version.run_id)
     aliases = sorted(alias for alias, found in registry.aliases().items() if found.hash == version.hash)
     named = f", {' and '.join(aliases)}" if aliases else ""
     return Result(
         {"version": version.name, "version_hash": version.hash, "attached": sorted(attached), "dataset": recorded},
         f"{version.name}{named}, made from {recorded}, with the evidence of {', '.join(attached)}",
-        {"what was attached can be read back": registry.evidence(version) == attached},
+        {"what was attached can be read back": attached.items() <= registry.evidence(version).items()},
     )
+
+
+def _evidence(done: Done) -> dict[str, Any]:
+    return {**done.evidence, **({"measured": dict(done.measured)} if done.measured else {})}
 
 
 def _name(data: Mapping[str, Any]) -> str:
@@ -52,16 +57,16 @@ def holds(settings: Settings, evidence: Mapping[str, Any]) -> bool:
     try:
         registry = Registry(settings["registry_dir"])
         version = registry.version(str(evidence["version"]))
-        there = sorted(registry.evidence(version))
+        there = registry.evidence(version).keys()
         known = version.name in registry.dataset(str(evidence["dataset"]))["used_by"]
-        return version.hash == str(evidence["version_hash"]) and there == list(evidence["attached"]) and known
+        return version.hash == str(evidence["version_hash"]) and there >= set(evidence["attached"]) and known
     except (BadInput, CorruptFile):
         return False
 
 
 STAGE = Stage(
     name="register",
-    after=("understand", "ingest", "profile", "validate", "wrangle", "split", "train"),
+    after=("understand", "ingest", "profile", "validate", "wrangle", "split", "train", "evaluate", "accept"),
     reads=("registry_dir",),
     code=("experiments.lifecycle.register",),
     run=run,

@@ -17,11 +17,12 @@ UNKNOWN = None
 
 @dataclass(frozen=True)
 class Done:
-    """A stage that is done: its ``folder``, its ``evidence``, and the hash of every file it wrote."""
+    """A stage that is done: its ``folder``, its ``evidence``, what it ``measured``, and its files with their hashes."""
 
     folder: Path
     evidence: Mapping[str, Any]
     files: Mapping[str, str]
+    measured: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,14 @@ class Result:
     found      the same in a line, for people
     checks     the quality checks that were made, in words, and whether each held; one that did not ends the pipeline
     decision   where the stage decides whether the pipeline goes on
+    measured   JSON values that come out differently each time, such as seconds; outside every compared hash
     """
 
     evidence: Mapping[str, Any]
     found: str
     checks: Mapping[str, bool] = field(default_factory=dict)
     decision: Decision | None = None
+    measured: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from experiments.lifecycle import ingest, profile, register, split, train, understand, validate, wrangle
+from experiments.lifecycle import (
+    accept,
+    evaluate,
+    ingest,
+    profile,
+    register,
+    split,
+    train,
+    understand,
+    validate,
+    wrangle,
+)
 from experiments.lifecycle.stage import Stage
 
 STAGES: tuple[Stage, ...] = (
@@ -13,5 +24,7 @@ STAGES: tuple[Stage, ...] = (
     wrangle.STAGE,
     split.STAGE,
     train.STAGE,
+    evaluate.STAGE,
+    accept.STAGE,
     register.STAGE,
 )

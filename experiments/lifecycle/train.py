@@ -25,7 +25,10 @@ def run(work: Work) -> Result:
         resume(run_dir)
     else:
         _hand_over(work.before["split"].folder, run_dir)
-        simulate({**_without_quarantined(work, run_dir), "run_dir": str(run_dir)})
+        settings = _without_quarantined(work, run_dir)
+        # Whether it may be champion is for acceptance to say; register makes it so.
+        server = {**settings["server"], "first_champion": False}
+        simulate({**settings, "server": server, "run_dir": str(run_dir)})
     summary = read_json(run_dir / "summary.json")
     registry = Registry(work.settings["registry_dir"])
     best = registry.best(summary["run_id"])

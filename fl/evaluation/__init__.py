@@ -6,6 +6,9 @@ intervals.py      between what a figure lies: bootstrap
 calibration.py    whether what it is sure of comes true
 classes.py        precision, recall and F1, class by class
 slices.py         parts of the examples, and which is served worst
+fairness.py       groups of a column compared
+robustness.py     what noise, shifts, missing values and an adversary leave
+explanation.py    which inputs matter
 paired.py         two models on the same examples
 resources.py      size and latency
 held_back.py      all of these together: the evidence `evaluate`

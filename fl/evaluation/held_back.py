@@ -16,9 +16,12 @@ from fl.errors import BadInput
 from fl.evaluation.answers import Answers, answers, figures
 from fl.evaluation.calibration import BINS, reliability
 from fl.evaluation.classes import by_class, confusion
-from fl.evaluation.intervals import Figure, Interval, intervals
+from fl.evaluation.explanation import explanation
+from fl.evaluation.fairness import fairness
+from fl.evaluation.intervals import Figure, Interval, intervals, resampled
 from fl.evaluation.paired import difference, mcnemar
-from fl.evaluation.slices import LEAST, slices
+from fl.evaluation.robustness import robustness
+from fl.evaluation.slices import LEAST, chosen_columns, slices
 from fl.models.tasks import CONFUSION_CLASSES
 from fl.parameters import Array
 from fl.signature import Signature
@@ -36,17 +39,20 @@ def examine(
     resamples: int = RESAMPLES,
     confidence: float = CONFIDENCE,
     columns: Sequence[str] | None = None,
+    sensitive: str | None = None,
 ) -> tuple[dict[str, Any], Answers]:
     """The parts of the evidence that ask this one model, and what it answered.
 
     x, y       held-back examples as stored, at least 2
     seed       of resamples and of whatever is drawn
     columns    of a table, to slice by; None: all
+    sensitive  the column of a table whose groups are to be treated alike
 
     Raises BadInput for too few examples, or a column that is not there.
     """
     if len(y) < 2:
         raise BadInput(key="examples", got=len(y), allowed="at least 2 held-back examples")
+    chosen_columns(signature, [sensitive] if sensitive else [], key="--sensitive")
     found = answers(module, x, y, signature)
     every = intervals(figures(found), seed=seed, resamples=resamples, confidence=confidence)
     parts = by_slice(found, x, y, columns=columns, seed=seed, resamples=resamples, confidence=confidence)
@@ -58,6 +64,9 @@ def examine(
         "classes": classes(found),
         "slices": parts,
         "worst_slice": worst(parts),
+        "fairness": equal_treatment(found, x, sensitive),
+        "robustness": robustness(module, x, y, signature, seed=seed),
+        "explanation": explanation(module, x, y, signature, seed=seed),
     }
     return evidence, found
 
@@ -83,6 +92,17 @@ def classes(found: Answers) -> dict[str, Any]:
         return absent(f"{signature.num_outputs} classes are more than the {CONFUSION_CLASSES} that are told one by one")
     given = (found.y, found.predicted, signature.num_outputs)
     return {"each": by_class(*given, signature.class_names), "confusion": confusion(*given)}
+
+
+def equal_treatment(found: Answers, x: Array, sensitive: str | None) -> dict[str, Any]:
+    """Groups of the ``sensitive`` column compared."""
+    signature = found.signature
+    if signature.task == "next_token":
+        return absent("text has no column that makes groups")
+    if sensitive is None:
+        return absent("no column was named that makes groups: --sensitive, evaluation.sensitive")
+    values = x[:, signature.input_names.index(sensitive)]
+    return fairness(found, sensitive, values, class_names=signature.class_names)
 
 
 def by_slice(
@@ -157,8 +177,6 @@ def number(value: float) -> float | None:
 
 def _share_better(worse_by: Array, *, seed: int) -> float:
     """Of resamples of how much worse each example is, (n,): the share whose mean is not above 0."""
-    from fl.evaluation.intervals import resampled
-
     n = len(worse_by)
     means = np.concatenate([weights @ worse_by / n for weights in resampled(n, RESAMPLES, seed=seed)])
     return float(np.mean(means <= 0))

@@ -27,6 +27,7 @@ from fl.registry import Registry
 FL = Path(sys.executable).with_name("fl")
 NAMES = [stage.name for stage in STAGES]
 DATA = ["ingest", "profile", "validate", "wrangle", "split"]
+TRAINED = ["train", "evaluate", "accept"]
 HEART = ("dataset=heart_disease", "engine=inprocess", "num_rounds=3", "server.tensorboard=false")
 Lifecycle = Callable[..., tuple[int, dict[str, Any], str]]
 
@@ -72,6 +73,9 @@ def test_every_stage_leaves_evidence_that_is_attached_to_the_version(finished):
     version = registry.version(read_json(finished / "heart" / "register" / "evidence.json")["version"])
     found = registry.evidence(version)
     assert list(found) == sorted(set(NAMES) - {"register"})
+    assert (
+        found["evaluate"].pop("measured")["latency_seconds"] > 0
+    )  # another one each time: in no file that is compared
     for name, evidence in found.items():
         assert evidence == read_json(finished / "heart" / name / "evidence.json")
         assert all(evidence["quality"][part] for part in ("requirement", "risk", "check"))
@@ -146,10 +150,10 @@ def test_again_at_once_everything_is_skipped_and_nothing_heavy_imported(finished
 @pytest.mark.parametrize(
     "override, again",
     [
-        ("num_rounds=2", ["train", "register"]),
+        ("num_rounds=2", [*TRAINED, "register"]),
         ("business.owner=me", ["understand", "register"]),
-        ("dataset.test_fraction=0.2", ["validate", "wrangle", "split", "train", "register"]),
-        ("dataset.recipe=[{impute: {}}]", ["wrangle", "split", "train", "register"]),
+        ("dataset.test_fraction=0.2", ["validate", "wrangle", "split", *TRAINED, "register"]),
+        ("dataset.recipe=[{impute: {}}]", ["wrangle", "split", *TRAINED, "register"]),
     ],
 )
 def test_a_changed_setting_repeats_what_reads_it_and_what_depends_on_that(lifecycle, copied, finished, override, again):
@@ -163,7 +167,7 @@ def test_a_changed_setting_repeats_what_reads_it_and_what_depends_on_that(lifecy
 def test_a_stage_whose_result_is_the_same_ends_the_repeating(lifecycle, copied, finished):
     """Server's seeding decides whether there is a public part; its epochs do not, and no other stage reads them."""
     status, stages, _ = lifecycle(copied / "heart", "server.seeding_epochs=6", registry=finished / "registry")
-    assert status == 0 and did(stages) == ["train", "register"]
+    assert status == 0 and did(stages) == [*TRAINED, "register"]
 
 
 def test_what_was_damaged_is_made_again(lifecycle, copied, finished):
@@ -175,10 +179,10 @@ def test_what_was_damaged_is_made_again(lifecycle, copied, finished):
 
 def test_a_version_that_is_gone_is_trained_again(lifecycle, copied):
     status, stages, _ = lifecycle(copied / "heart", registry=copied / "elsewhere")
-    assert status == 0 and did(stages) == ["train", "register"]
+    assert status == 0 and did(stages) == [*TRAINED, "register"]
     shutil.rmtree(copied / "elsewhere")
     status, stages, _ = lifecycle(copied / "heart", registry=copied / "elsewhere")
-    assert status == 0 and stages["train"]["why"] == "what it made is gone"
+    assert status == 0 and stages["train"]["why"] == "what it made, or compared with, is gone"
 
 
 def test_one_stage_takes_those_that_it_depends_on_along(lifecycle, tmp_path):
@@ -216,7 +220,7 @@ def test_a_killed_training_goes_on_where_it_was(lifecycle, finished, tmp_path):
     assert killed.returncode == -9
     assert not (tmp_path / "heart" / "train").exists()
     status, stages, _ = lifecycle(tmp_path / "heart", registry=tmp_path / "registry")
-    assert status == 0 and did(stages) == ["train", "register"]
+    assert status == 0 and did(stages) == [*TRAINED, "register"]
     ends = [read_json(f / "heart" / "train" / "evidence.json")["model_sha256"] for f in (tmp_path, finished)]
     assert ends[0] == ends[1]
 
@@ -268,6 +272,50 @@ def test_a_no_go_ends_the_pipeline_each_time(lifecycle, tmp_path, overrides, wor
     assert status == 0 and "although no-go" in stages["understand"]["found"]
 
 
+# Accepted, or refused
+
+
+def test_a_refusal_ends_the_pipeline_with_every_reason_and_no_champion(lifecycle, copied, finished):
+    asked = ("business.success.accuracy=0.99", "business.constraints.latency_seconds=1e-9", "business.go_anyway=true")
+    for _ in range(2):
+        status, stages, _ = lifecycle(copied / "heart", *asked, registry=copied / "registry")
+        assert status == 4 and list(stages)[-1] == "accept" and stages["accept"]["what"] == "refused"
+        assert "accuracy at least 0.99: 0.7" in stages["accept"]["found"]
+        assert "latency_seconds at most 1e-09" in stages["accept"]["found"]
+    kept = read_json(copied / "heart" / "accept" / "evidence.json")
+    assert not kept["accepted"] and len(kept["reasons"]) == 2 and kept["override"] is None
+    registry = Registry(copied / "registry")
+    assert registry.aliases() == {} and registry.evidence(kept["version"])["accept"]["reasons"] == kept["reasons"]
+    assert cli.run(["versions", "promote", kept["version"], "--registry", str(registry.folder)]) == 4
+    run_id = registry.version(kept["version"]).run_id
+    assert cli.run(["versions", "promote", f"{run_id}:1", "--registry", str(registry.folder)]) == 4
+
+
+def test_another_threshold_is_held_against_what_is_known_and_acceptance_makes_the_champion(lifecycle, copied):
+    folder, registry = copied / "heart", Registry(copied / "registry")
+    goal = "business.success.accuracy"
+    assert lifecycle(folder, f"{goal}=0.78", "business.go_anyway=true", registry=registry.folder)[0] == 4
+    status, stages, _ = lifecycle(folder, f"{goal}=0.74", "business.go_anyway=true", registry=registry.folder)
+    assert status == 0 and did(stages) == ["understand", "accept", "register"]  # the goal is understand's too
+    champion = registry.version("champion")
+    assert champion.name == read_json(folder / "evaluate" / "evidence.json")["version"]
+    assert registry.evidence(champion)["accept"]["accepted"]
+    status, stages, _ = lifecycle(folder, f"{goal}=0.74", "business.go_anyway=true", registry=registry.folder)
+    assert status == 0 and did(stages) == []
+
+
+def test_a_champion_of_another_run_is_compared_with_and_a_new_one_asks_again(lifecycle, copied, finished):
+    shutil.copytree(finished / "registry", copied / "registry")
+    registry = Registry(copied / "registry")
+    old = registry.version("champion")
+    lifecycle(copied / "heart", "num_rounds=2", registry=registry.folder)
+    found = read_json(copied / "heart" / "evaluate" / "evidence.json")
+    assert found["champion"]["version"] == old.name and 0 <= found["champion"]["worse_p"] <= 1
+    run_id = registry.version(found["version"]).run_id
+    registry.promote(f"{run_id}:0")  # of its own run: no other to compare with
+    assert did(lifecycle(copied / "heart", "num_rounds=2", registry=registry.folder)[1]) == []
+
+
 # Broken input for every stage
 
 
@@ -305,6 +353,12 @@ def test_train_names_a_cohort_that_is_too_large(lifecycle, copied):
     assert not list((copied / "registry").glob("versions/*"))
 
 
+def test_evaluate_names_a_column_that_is_not_there(lifecycle, copied, finished):
+    status, stages, err = lifecycle(copied / "heart", "evaluation.sensitive=height", registry=finished / "registry")
+    assert status == 2 and stages["evaluate"]["what"] == "failed"
+    assert "stage evaluate, --sensitive: got height, allowed: one of age" in err
+
+
 def test_register_names_a_registry_that_cannot_be_written(lifecycle, copied, finished, monkeypatch):
     shutil.rmtree(copied / "heart" / "register")
     monkeypatch.setattr("fl.faults._armed", None)
@@ -327,6 +381,8 @@ def test_register_names_a_registry_that_cannot_be_written(lifecycle, copied, fin
         ("stag=train", "did you mean stage"),
         ("business.success.acuracy=1", "one of accuracy"),
         ("business.least_progress=2", "a share, from 0 to 1"),
+        ("evaluation.confidence=1", "a number above 0 and below 1"),
+        ("evaluation.resamples=10", "at least 100"),
         ("business=nothing", "one of heart_disease, none"),
         ("business.success.accuracy=much", "business.success.accuracy: got much"),
         ("dataset.path=x", "dataset.path"),
