@@ -269,6 +269,27 @@ def cv(
 
 
 @app.command(rich_help_panel=AROUND)
+def shortlist(
+    versions: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="VERSION VERSION...", help="Versions of one data set, of any model.", show_default=False
+        ),
+    ],
+    seed: Annotated[int, typer.Option("--seed", help="Which half of the test examples chooses.")] = 1,
+    registry: Folder = REGISTRY,
+    as_json: Json = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="HTML", help="The page; outputs/shortlist.html if not said.")
+    ] = None,
+) -> None:
+    """Compare the errors of versions: who errs differently, and whether an ensemble beats its best member."""
+    from experiments.selection.shortlist import compare, show
+
+    show(compare(versions, registry=registry, seed=seed, output=output), as_json=as_json)
+
+
+@app.command(rich_help_panel=AROUND)
 def new(
     project: Annotated[Path, typer.Argument(metavar="PROJECT", help="The folder to make.", show_default=False)],
 ) -> None:

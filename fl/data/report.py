@@ -46,7 +46,10 @@ def page(profile: Mapping[str, Any], *, title: str, facts: Mapping[str, Any]) ->
         *(_column(column) for column in profile["columns"]),
     ]
     if profile["correlation"]:
-        parts += ["<h2>Correlation</h2>", _matrix(profile["correlation"], [c["name"] for c in profile["columns"]])]
+        parts += [
+            "<h2>Correlation</h2>",
+            matrix(profile["correlation"], [c["name"] for c in profile["columns"]], label="correlation"),
+        ]
     return "\n".join([*parts, "</html>\n"])
 
 
@@ -102,7 +105,7 @@ def _bars(histogram: Mapping[str, Sequence[float]], colour: str) -> str:
     return f"<svg width={WIDTH} height={HEIGHT + 18} role=img aria-label=distribution>{''.join(bars)}{ends}</svg>"
 
 
-def _matrix(correlation: Sequence[Sequence[float | None]], names: Sequence[str]) -> str:
+def matrix(correlation: Sequence[Sequence[float | None]], names: Sequence[str], *, label: str) -> str:
     """A square a pair: blue for -1, white for 0, red for 1, grey where there is no correlation."""
     side, margin = max(8, min(34, 760 // len(names))), 130
     size = margin + side * len(names)
@@ -122,7 +125,7 @@ def _matrix(correlation: Sequence[Sequence[float | None]], names: Sequence[str])
             if r is not None and side >= 28:
                 middle = f"x={margin + j * side + side / 2:.0f} y={y + side / 2 + 4:.0f}"
                 drawn.append(f"<text {middle} text-anchor=middle>{told}</text>")
-    return f"<svg width={size} height={size} role=img aria-label=correlation>{''.join(drawn)}</svg>"
+    return f"<svg width={size} height={size} role=img aria-label={escape(label)}>{''.join(drawn)}</svg>"
 
 
 def _colour(r: float | None) -> str:
