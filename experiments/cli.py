@@ -162,7 +162,7 @@ def resume(
 def export(
     version: Name,
     format: Annotated[  # noqa: A002 - the option's name
-        str, typer.Option("--format", help="safetensors, pt2, onnx, c, whl, pyz; several with commas.")
+        str, typer.Option("--format", help="safetensors, pt2, onnx, c, whl, pyz, pmml, pfa; several with commas.")
     ] = "safetensors,pt2,onnx",
     output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Where the files go.")] = Path("exports"),
     registry: Folder = REGISTRY,

@@ -20,7 +20,7 @@ from fl.errors import BadInput, MissingExtra
 from fl.files import sha256_file, sync_folder, writable_folder, write_json
 from fl.models.arrays import load_parameters, to_inputs
 from fl.models.evaluate import outputs_of
-from fl.packaging import c_source, onnx, pt2, pyz, safetensors, wheel
+from fl.packaging import c_source, onnx, pfa, pmml, pt2, pyz, safetensors, wheel
 from fl.packaging.predict import Predict
 from fl.parameters import Array
 from fl.signature import Signature
@@ -44,6 +44,7 @@ class Format:
     packages    that must be there, from the extra ``extra``
     check       raises BadInput, before anything is written, for a model that the format cannot express
     examples    at most so many are compared, where the reader is slow
+    answers     what the file says where the model says outputs; the same, if the format can say it
     naming      the file's name, from the name that was asked for and the suffix
     """
 
@@ -55,6 +56,7 @@ class Format:
     extra: str = "export"
     check: Callable[[nn.Module, Signature], None] = lambda module, signature: None
     examples: int = 2**31
+    answers: Callable[[Array, Signature], Array] = lambda outputs, signature: outputs
     naming: Callable[[str, str], str] = "{}.{}".format
 
 
@@ -91,6 +93,27 @@ FORMATS: dict[str, Format] = {
         lambda path, _: pyz.read(path),
         tolerance=1e-5,
         check=pyz.check,
+        examples=50,
+    ),
+    "pmml": Format(
+        "pmml",
+        pmml.write,
+        lambda path, _: pmml.read(path),
+        tolerance=1e-5,
+        packages=("pypmml",),
+        extra="pmml",
+        check=pmml.check,
+        examples=200,
+        answers=pmml.probabilities,
+    ),
+    "pfa": Format(
+        "pfa",
+        pfa.write,
+        lambda path, _: pfa.read(path),
+        tolerance=1e-5,
+        packages=("titus",),
+        extra="pfa",
+        check=pfa.check,
         examples=50,
     ),
 }
@@ -152,7 +175,8 @@ def export(
         path = output / kind.naming(name, kind.suffix)
         with _replacing(path) as draft:
             _write(key, kind, model, signature, draft, metadata)
-            batches, told = [inputs[:1], inputs[: kind.examples]], [answers[0], answers[1][: kind.examples]]
+            batches = [inputs[:1], inputs[: kind.examples]]
+            told = [kind.answers(answer[: kind.examples], signature) for answer in answers]
             difference = _largest_difference(key, _read(key, kind, draft, model), batches, told)
             tolerance = _tolerance(kind, told)
             if not difference <= tolerance:

@@ -27,7 +27,7 @@ DISTRIBUTION = "meadow_model"
 NEEDS = "numpy>=1.22"
 
 # The folder comes first, and what the wheel must do without is not to be had.
-_ASK = """
+READER = """
 import io, sys
 sys.modules.update(dict.fromkeys(("fl", "torch")))
 sys.path.insert(0, sys.argv[1])
@@ -85,7 +85,7 @@ def read(path: Path) -> Predict:
     def predict(inputs: Array) -> Array:
         given = io.BytesIO()
         np.save(given, inputs)
-        answer: Array = np.load(io.BytesIO(run([sys.executable, "-I", "-c", _ASK, folder], given.getvalue())))
+        answer: Array = np.load(io.BytesIO(run([sys.executable, "-I", "-c", READER, folder], given.getvalue())))
         return answer
 
     kept_with(folder, predict)
