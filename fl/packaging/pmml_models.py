@@ -5,6 +5,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -174,7 +175,6 @@ def _unused(name: str, names: Sequence[str]) -> str:
     return name
 
 
-def _texts(array: Array) -> list[str] | list[list[str]]:
-    """The shortest digits that give the same bits in the array's own dtype."""
-    found: list[str] | list[list[str]] = array.astype(str).tolist()
-    return found
+def _texts(array: Array) -> Any:
+    """The shortest digits that give the same bits in the array's own dtype: a list, or a list a row."""
+    return array.astype(str).tolist()
