@@ -84,6 +84,11 @@ class Array(flwr.app.Array):
         """A writable copy, as Flower's own gives."""
         return np.array(self.__dict__["values"], copy=True)
 
+    def view(self) -> np.ndarray[Any, Any]:
+        """The values themselves. Not to be written to."""
+        values: np.ndarray[Any, Any] = self.__dict__["values"]
+        return values
+
 
 def array_record(arrays: Mapping[str, np.ndarray[Any, Any]]) -> ArrayRecord:
     """Named arrays as a record, without copying or encoding them."""
@@ -95,13 +100,7 @@ def array_record(arrays: Mapping[str, np.ndarray[Any, Any]]) -> ArrayRecord:
 
 def arrays_of(record: ArrayRecord) -> Parameters:
     """The named arrays of a record; views of ours, decoded copies of Flower's. Not to be written to."""
-    return {name: held(v) if isinstance(v, Array) else v.numpy() for name, v in record.items()}
-
-
-def held(array: Array) -> np.ndarray[Any, Any]:
-    """What an array of ours holds, itself. Not to be written to."""
-    values: np.ndarray[Any, Any] = array.__dict__["values"]
-    return values
+    return {name: v.view() if isinstance(v, Array) else v.numpy() for name, v in record.items()}
 
 
 def node_of(client: int) -> int:

@@ -294,7 +294,7 @@ def _read(record: Mapping[str, Any], like: Parameters, *, summed: bool = False) 
         # Whole numbers are added up in float64.
         dtype = array.dtype if not summed or _is_float(array) else np.dtype(np.float64)
         given = record[name]
-        told = wire.held(given) if isinstance(given, wire.Array) else given  # or else what it claims to be
+        told = given.view() if isinstance(given, wire.Array) else given  # or else what it claims to be
         if tuple(told.shape) != array.shape:
             raise ValueError(f"array {name!r} has shape {tuple(told.shape)}, expected {array.shape}")
         if told.dtype != dtype:  # numpy compares names too
@@ -306,7 +306,7 @@ def _read(record: Mapping[str, Any], like: Parameters, *, summed: bool = False) 
 def _values(name: str, array: Any, most_bytes: int) -> Array:
     """What an array holds. Raises ValueError if it is too large, cannot be decoded, or is not what it claims to be."""
     if isinstance(array, wire.Array):
-        found: Array = wire.held(array)
+        found: Array = array.view()
         if found.nbytes > most_bytes:
             raise ValueError(f"array {name!r} has {found.nbytes} bytes, at most {most_bytes}")
         return found

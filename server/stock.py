@@ -16,6 +16,7 @@ from flwr.serverapp.strategy import (
 
 from fl import wire
 from fl.errors import BadInput
+from fl.foreign import means
 from server.objections import Needs, no_longer
 
 
@@ -27,6 +28,7 @@ def build_stock(
     A value that is itself a mapping with ``_target_`` is built first: the differential privacy wrappers take the
     strategy they wrap. Raises BadInput naming the option that does not fit.
     """
+    means.installed()
     options = dict(values)
     target = str(options.pop("_target_"))
     module, _, name = target.rpartition(".")

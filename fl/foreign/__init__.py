@@ -14,6 +14,7 @@ these processes over sockets, in frames, and never unpickles what they say.
     rounds    Strategy.start, with versions and resume
     legacy    the old server, with one order of results
     refused   what a refused reply is, and how large one may be
+    means     Flower's weighted mean of arrays, without its copies
     guard     which replies may be aggregated
     state     what a strategy carries from round to round
 """

@@ -51,6 +51,7 @@ class AppGrid(Grid):
         self._changed = threading.Condition()
         self._open: dict[str, Metadata] = {}
         self._replies: dict[str, Message] = {}
+        self._waiting: dict[int, set[str]] = {}  # what each call of send_and_receive still lacks
         self._sent = 0
         self._seen: Counter[tuple[int, str]] = Counter()
 
@@ -131,35 +132,27 @@ class AppGrid(Grid):
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
         """Send and wait. After ``timeout`` seconds what has come is returned, and what comes later never counts."""
         ids = self.push_messages(messages)
-        ends = None if timeout is None else time.monotonic() + timeout
-        replies: dict[str, Message] = {}
+        ends = math.inf if timeout is None else time.monotonic() + timeout
         with self._changed:
-            missing = dict.fromkeys(ids)
+            missing = {message_id for message_id in ids if message_id in self._open}
+            self._waiting[id(missing)] = missing
             expires = self._first_expiry(missing)
-            while True:
-                over = time.time() > expires
-                for message_id in list(missing):
-                    if over or message_id in self._replies or message_id not in self._open:
-                        reply = self._pull(message_id)
-                        if reply is not None:
-                            replies[message_id] = reply
-                            del missing[message_id]
-                if over:
-                    expires = self._first_expiry(missing)
-                left = threading.TIMEOUT_MAX if ends is None else ends - time.monotonic()
-                if not missing or left <= 0:
-                    break
+            while missing and (left := ends - time.monotonic()) > 0:
                 self._changed.wait(min(left, max(0.0, expires - time.time()) + 0.001, threading.TIMEOUT_MAX))
+                if time.time() > expires:
+                    missing -= {message_id for message_id in missing if _expired(self._open[message_id])}
+                    expires = self._first_expiry(missing)
+            del self._waiting[id(missing)]
+            replies = [self._pull(message_id) for message_id in ids if message_id not in missing]
             for message_id in missing:
-                self._open.pop(message_id, None)
+                del self._open[message_id]
         if missing:
-            self.tell({"op": "abandon", "ids": list(missing)})
-        return [replies[message_id] for message_id in ids if message_id in replies]
+            self.tell({"op": "abandon", "ids": [message_id for message_id in ids if message_id in missing]})
+        return [reply for reply in replies if reply is not None]
 
     def _first_expiry(self, ids: Iterable[str]) -> float:
-        """When the first of these messages that are open expires."""
-        waiting = [self._open[i] for i in ids if i in self._open]
-        return min((metadata.created_at + metadata.ttl for metadata in waiting), default=math.inf)
+        """When the first of these messages, which are open, expires."""
+        return min((self._open[i].created_at + self._open[i].ttl for i in ids), default=math.inf)
 
     def _job(self, message: Message, content: int) -> dict[str, Any]:
         metadata = message.metadata
@@ -224,8 +217,11 @@ class AppGrid(Grid):
                     to = self._open.pop(row["id"], None)
                     if to is not None:
                         self._replies[row["id"]] = _reply(row, buffers[start : start + row["buffers"]], to)
+                        for missing in self._waiting.values():
+                            missing.discard(row["id"])
                     start += row["buffers"]
-                self._changed.notify_all()
+                if not all(self._waiting.values()):
+                    self._changed.notify_all()
 
 
 def _check(message: Message) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
-from flwr.app import ArrayRecord, Error, Message, MetricRecord, RecordDict
+from flwr.app import Error, Message, RecordDict
 from flwr.app.message import make_message
 from flwr.serverapp.strategy import Strategy
 
@@ -36,12 +36,10 @@ def guarded(strategy: Strategy, sent: Sequence[Message], replies: Sequence[Messa
         return list(replies)
     strict = _aggregates_as_flower(strategy) and _aggregates_as_flower(innermost)
     weight = getattr(innermost, "weighted_by_key", None) if strict else None
-    shared = {id(message.content): layout_of(message.content) for message in sent if message.has_content()}
-    expected = {
-        message.metadata.dst_node_id: shared.get(id(message.content)) for message in sent if message.has_content()
-    }
-    layouts = [layout_of(reply.content) for reply in replies if reply.has_content()]
-    usual = None if strict else _most_common([layout for layout in layouts if layout is not None])
+    contents = {message.metadata.dst_node_id: message.content for message in sent if message.has_content()}
+    shared = {id(content): layout_of(content) for content in {id(c): c for c in contents.values()}.values()}
+    expected = {node: shared[id(content)] for node, content in contents.items()}
+    usual = None if strict else _usual(replies)
     out = []
     for reply in replies:
         layout = (expected.get(reply.metadata.src_node_id) or None) if strict else usual
@@ -53,10 +51,10 @@ def guarded(strategy: Strategy, sent: Sequence[Message], replies: Sequence[Messa
 
 def objection(content: RecordDict, layout: Layout | None, weight: str | None, *, strict: bool) -> str:
     """Why a reply may not be aggregated, "" if it may. ``layout``: the shapes it must have, by name, if any."""
-    arrays = _of_kind(content, ArrayRecord)
+    arrays = content.array_records.values()
     if strict and len(arrays) != 1:
         return f"{len(arrays)} array records, not one"
-    found_layout = layout_of(content)
+    found_layout = None if layout is None else layout_of(content)
     if layout is not None and found_layout is not None and found_layout != layout:
         return _difference(found_layout, layout)
     for record in arrays:
@@ -64,7 +62,7 @@ def objection(content: RecordDict, layout: Layout | None, weight: str | None, *,
             if why := _objection_to_values(array):
                 return f"array {name!r} {why}"
     if weight is not None:
-        records = _of_kind(content, MetricRecord)
+        records = list(content.metric_records.values())
         if len(records) != 1:
             return f"{len(records)} metric records, not one"
         return _objection_to_weight(weight, records[0].get(weight))
@@ -73,12 +71,8 @@ def objection(content: RecordDict, layout: Layout | None, weight: str | None, *,
 
 def layout_of(content: RecordDict) -> Layout | None:
     """Shapes by name of the one array record; None if there is none, or several."""
-    records = _of_kind(content, ArrayRecord)
+    records = list(content.array_records.values())
     return {name: tuple(array.shape) for name, array in records[0].items()} if len(records) == 1 else None
-
-
-def _of_kind(content: RecordDict, kind: type) -> list[Any]:
-    return [record for record in content.values() if isinstance(record, kind)]
 
 
 def _objection_to_values(array: Any) -> str:
@@ -91,9 +85,15 @@ def _objection_to_values(array: Any) -> str:
         return f"has the shape {values.shape} and claims {tuple(array.shape)}"
     if values.dtype.kind not in "biufc":
         return f"holds {values.dtype}, not numbers"
-    if values.dtype.kind in "fc" and not np.isfinite(values).all():
+    if values.dtype.kind in "fc" and not (_squares_are_finite(values) or np.isfinite(values).all()):
         return "holds a NaN or an infinity"
     return ""
+
+
+def _squares_are_finite(values: np.ndarray[Any, Any]) -> bool:
+    """Whether the sum of squares is finite: then every value is, and one pass without a table of truths has told."""
+    flat = values.reshape(-1)
+    return math.isfinite(abs(np.dot(flat, flat)))
 
 
 def _objection_to_weight(name: str, value: Any) -> str:
@@ -111,6 +111,12 @@ def _difference(found: Layout, expected: Layout) -> str:
         if found[name] != expected[name]:
             return f"array {name!r} has the shape {found[name]}, not {expected[name]}"
     return f"array {next(name for name in found if name not in expected)!r} was not asked for"
+
+
+def _usual(replies: Sequence[Message]) -> Layout | None:
+    """The layout that most replies have."""
+    found = [layout_of(reply.content) for reply in replies if reply.has_content()]
+    return _most_common([layout for layout in found if layout is not None])
 
 
 def _most_common(layouts: Sequence[Layout]) -> Layout | None:

@@ -22,6 +22,15 @@ from .frames import Buffer
 
 MAGIC = b"\x93NUMPY"
 ROW_MAJOR = b"'fortran_order': False"
+USUAL = 128
+"""Bytes before the values in npy of a plain dtype and few axes: where there are more, Flower's own way will do."""
+
+KINDS: dict[type, str] = {
+    ArrayRecord: "array_records",
+    MetricRecord: "metric_records",
+    ConfigRecord: "config_records",
+}
+"""Kinds of records, and the property by which a RecordDict gives those of that kind."""
 
 
 class Array(flwr.app.Array):
@@ -39,6 +48,7 @@ class Array(flwr.app.Array):
     @data.setter
     def data(self, value: bytes) -> None:
         self.__dict__["npy"] = value
+        self.__dict__.pop("values", None)
 
     def numpy(self) -> np.ndarray[Any, Any]:
         """A writable copy, as Flower's own gives."""
@@ -47,14 +57,23 @@ class Array(flwr.app.Array):
 
     def view(self) -> np.ndarray[Any, Any] | None:
         """The values where they lie, read-only; None for what is not plain row-major npy."""
-        npy = self.__dict__["npy"]
-        if self.stype != "numpy.ndarray" or bytes(npy[:6]) != MAGIC or npy[6] != 1:
+        held = self.__dict__
+        if "values" not in held:
+            # Not by setattr, see above. Every reply is looked at twice: whether it is sound, and to be averaged.
+            held["values"] = self._viewed()
+        values: np.ndarray[Any, Any] | None = held["values"]
+        return values
+
+    def _viewed(self) -> np.ndarray[Any, Any] | None:
+        held = self.__dict__
+        npy = held["npy"]
+        plain = held["stype"] == "numpy.ndarray" and _plain(bytes(npy[:USUAL]), held["dtype"])
+        if not plain:
             return None
-        start = 10 + int.from_bytes(npy[8:10], "little")
-        dtype = _plain_dtype(bytes(npy[10:start]), self.dtype)
-        if dtype is None or len(npy) - start != dtype.itemsize * math.prod(self.shape):
+        dtype, start = plain
+        if len(npy) - start != dtype.itemsize * math.prod(held["shape"]):
             return None
-        values = np.frombuffer(npy, dtype=dtype, offset=start).reshape(self.shape)
+        values = np.frombuffer(npy, dtype=dtype, offset=start).reshape(held["shape"])
         values.flags.writeable = False
         return values
 
@@ -71,13 +90,17 @@ class Array(flwr.app.Array):
 
 
 @lru_cache(maxsize=1024)
-def _plain_dtype(header: bytes, name: str) -> np.dtype[Any] | None:
-    """The dtype called ``name`` if an npy header tells of row-major values of that dtype, else None."""
+def _plain(beginning: bytes, name: str) -> tuple[np.dtype[Any], int] | None:
+    """The dtype ``name`` and where the values begin, if npy that begins so has row-major values of that dtype."""
+    start = 10 + int.from_bytes(beginning[8:10], "little")
+    if beginning[:7] != MAGIC + b"\x01" or start > USUAL:
+        return None
     try:
         dtype = np.dtype(name)
     except TypeError:
         return None
-    return dtype if ROW_MAJOR in header and f"'descr': '{dtype.str}'".encode() in header else None
+    header = beginning[10:start]
+    return (dtype, start) if ROW_MAJOR in header and f"'descr': '{dtype.str}'".encode() in header else None
 
 
 def npy_of(array: flwr.app.Array) -> Buffer:
@@ -128,18 +151,32 @@ def copy_of(content: RecordDict) -> RecordDict:
 
 def installed() -> None:
     """Let RecordDict give its records of one kind without checking and writing back each of them, which takes long."""
-    for name, kind in (
-        ("array_records", ArrayRecord),
-        ("metric_records", MetricRecord),
-        ("config_records", ConfigRecord),
-    ):
+    for kind, name in KINDS.items():
         setattr(RecordDict, name, property(_records_of(kind), doc=getattr(RecordDict, name).__doc__))
 
 
 def _records_of(kind: type) -> Callable[[RecordDict], Any]:
+    def check_value(value: Any) -> None:
+        if not isinstance(value, kind):
+            raise TypeError(f"Expected `{kind.__name__}`, but received `{type(value).__name__}` for the value.")
+
     def records(self: RecordDict) -> Any:
-        view: Any = recorddict._SyncedDict(self, kind)
-        view.__dict__["_data"].update({name: record for name, record in self.items() if isinstance(record, kind)})
+        view: Any = object.__new__(recorddict._SyncedDict)
+        # What its __init__ does, without the checks and without a method of its own in it: that would be a cycle, and
+        # keep the arrays of a round in memory until the next collection.
+        view.__dict__.update(
+            _check_key_fn=recorddict._check_key,
+            _check_value_fn=check_value,
+            _data={name: record for name, record in self.__dict__["_data"].items() if _is_of(record, kind)},
+            recorddict=self,
+            allowed_type=kind,
+        )
         return view
 
     return records
+
+
+def _is_of(record: Any, kind: type) -> bool:
+    """isinstance, which takes long for what is not: these classes are abstract mappings."""
+    found = type(record)
+    return found is kind or (found not in KINDS and isinstance(record, kind))

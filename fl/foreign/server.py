@@ -24,9 +24,10 @@ def main(driver: socket.socket) -> None:
         try:
             from flwr.serverapp import ServerApp
 
-            from . import legacy, records
+            from . import legacy, means, records
 
             legacy.installed()
+            means.installed()
             records.installed()
             process.identify(setting["run_id"], 1)
             app = process.load_app(setting["serverapp"], setting["folder"], ServerApp)
