@@ -27,9 +27,9 @@ class Trees:
     def __init__(self, *, cyclic: bool, shares: int, personal_rounds: int | None) -> None:
         self.cyclic, self.shares, self.personal_rounds = cyclic, shares, personal_rounds
 
-    def rounds(self, module: TreeEnsemble, purpose: str) -> int:
-        """Boosting rounds of a client."""
-        own = self.personal_rounds if purpose == "personal" else None
+    def rounds(self, module: TreeEnsemble, purpose: str, epochs: int | None = None) -> int:
+        """Boosting rounds of a client; where it trains for itself alone, an epoch is one."""
+        own = {"personal": self.personal_rounds, "local": epochs}.get(purpose)
         return own or int(module.options["local_rounds"])
 
     def sent(self, end: Parameters, module: Any) -> Parameters:
@@ -84,12 +84,13 @@ def train(
     round: int,
     client: int,
     purpose: str,
+    epochs: int | None = None,
 ) -> Trained:
     """One client boosts ``parameters`` on its training part; the loss is that of the result there."""
     if not len(part.y):
         raise ValueError("there is no example to train on")
-    rounds = trees.rounds(module, purpose)
-    shares = 1 if purpose == "personal" else trees.shares
+    rounds = trees.rounds(module, purpose, epochs)
+    shares = trees.shares if purpose == "train" else 1
     end = grow(
         module,
         parameters,

@@ -122,6 +122,7 @@ def _train_alone(
             round=round,
             client=job.client,
             purpose=purpose,
+            epochs=options.local_epochs,
         )
         return grown.timed(time.perf_counter() - began)
     trained = train(

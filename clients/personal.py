@@ -14,9 +14,9 @@ import numpy as np
 
 from clients.local import Failure, Job, train_clients
 from clients.setting import Setting
-from clients.training import Trained
+from clients.training import Trained, TrainingOptions
 from fl.algorithms.algorithm import Correction
-from fl.messages import EvaluateTask
+from fl.messages import EvaluateTask, OwnTraining
 from fl.parameters import Array, Parameters, subtract
 
 BASE = "version it came from"
@@ -64,17 +64,33 @@ def specialise(
 
     No algorithm's correction: this model is for its own user alone.
     """
-    for client, trained in train_clients(
-        setting,
-        parameters,
-        [Job(client, Correction()) for client in clients],
-        options=setting.own_options,
-        round=max(round, 1),
-        purpose="personal",
-    ):
+    for client, trained in _alone(setting, parameters, clients, setting.own_options, round=round, purpose="personal"):
         if isinstance(trained, Trained):
             keep(setting, client, trained.end, parameters, version=version, round=round)
         yield client, trained
+
+
+def train_own(
+    setting: Setting, task: EvaluateTask, own: OwnTraining, clients: Sequence[int]
+) -> Iterator[tuple[int, Trained | Failure]]:
+    """What becomes of the task's parameters by each client's ``own`` training. Nothing is read of what a device keeps,
+    and nothing is kept.
+    """
+    options = setting.options.specialised(epochs=own.epochs, learning_rate=own.learning_rate)
+    return _alone(setting, task.parameters, clients, options, round=task.round, purpose=own.purpose)
+
+
+def _alone(
+    setting: Setting,
+    parameters: Mapping[str, Array],
+    clients: Sequence[int],
+    options: TrainingOptions,
+    *,
+    round: int,
+    purpose: str,
+) -> Iterator[tuple[int, Trained | Failure]]:
+    jobs = [Job(client, Correction()) for client in clients]
+    return train_clients(setting, parameters, jobs, options=options, round=max(round, 1), purpose=purpose)
 
 
 def keep(

@@ -23,6 +23,7 @@ from clients.training import TrainingOptions
 from clients.vectorized import why_one_by_one
 from fl.algorithms import fedavg
 from fl.algorithms.algorithm import Algorithm, load_algorithm
+from fl.cohorts import unseen_clients
 from fl.data.dataset import Examples
 from fl.data.store import PartitionStore, open_store
 from fl.data.training_part import Treatment, read_treatment
@@ -57,6 +58,7 @@ class Setting:
     sends      "fresh": trained from the newest version; "personal": the device's own model, as it is by then
     weighting  "examples" or "uniform": what a client weighs in a sum
     dropout_fraction   share of the devices that are gone when they should train, others every round
+    holds_out  ``unseen_clients`` of the run's settings
     stack      clients that train at once, where a unit has more of them
     one_by_one   why clients train one after the other; None: a unit's clients are stacked and train at once
     trees      how the model's trees are grown; None: it is a network
@@ -77,6 +79,7 @@ class Setting:
     weighting: str = "examples"
     max_update_norm: float | None = None
     dropout_fraction: float = 0.0
+    holds_out: float | list[int] | None = None
     stack: int = 1
     one_by_one: str | None = "asked for"
     trees: Trees | None = None
@@ -98,6 +101,11 @@ class Setting:
         """The examples that a client trains on in a round."""
         part = self.kept(client)
         return self.treatment.drawn(part, seed=self.seed, round=round, client=client, purpose=purpose)
+
+    @cached_property
+    def unseen(self) -> frozenset[int]:
+        """Clients that never train."""
+        return frozenset(unseen_clients(self.holds_out, self.store.num_clients, seed=self.seed))
 
     @cached_property
     def own_options(self) -> TrainingOptions:
@@ -175,6 +183,7 @@ def open_setting(
         weighting=weighting,
         max_update_norm=client.get("max_update_norm"),
         dropout_fraction=float(client.get("dropout_fraction", 0.0)),
+        holds_out=values.get("unseen_clients"),
         stack=stack_size(module),
         one_by_one=_path(str(client.get("path", "auto")), reason),
         trees=trees,

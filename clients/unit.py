@@ -59,14 +59,16 @@ def _all_failed(clients: Sequence[int], reason: str) -> list[Reply]:
 def _train(setting: Setting, content: RecordDict, clients: Sequence[int]) -> list[Reply]:
     task, kind = wire.read_train_task(content)
     fraction, seed = setting.dropout_fraction, setting.seed
-    gone = [client for client in clients if drops_out(task.round, client, fraction=fraction, seed=seed)]
+    gone = {client: "dropped out" for client in clients if drops_out(task.round, client, fraction=fraction, seed=seed)}
+    # The server does not ask them; where it cannot tell who they are, they say no themselves.
+    gone |= {client: "is held out of training" for client in clients if client in setting.unseen}
     outcomes = make_updates(setting, task, [client for client in clients if client not in gone])
     replies = _summed(setting, outcomes) if kind == "sum" else [_alone(task, client, out) for client, out in outcomes]
-    return [*replies, *(_gone(client) for client in gone)]
+    return [*replies, *(_gone(client, why) for client, why in gone.items())]
 
 
-def _gone(client: int) -> Reply:
-    return Reply((client,), error=Error(code=wire.UNAVAILABLE, reason=f"client {client} dropped out"))
+def _gone(client: int, why: str) -> Reply:
+    return Reply((client,), error=Error(code=wire.UNAVAILABLE, reason=f"client {client} {why}"))
 
 
 def _evaluate(setting: Setting, content: RecordDict, clients: Sequence[int]) -> list[Reply]:

@@ -254,6 +254,7 @@ class Simulate:
     evaluate_every: Annotated[int | None, "rounds between evaluations on the server's test set; null: first and last"]
     evaluate_clients_every: Annotated[int | None, "rounds between evaluations on the cohort's clients; null: never"]
     folds: Annotated[Folds, "the fold that a run leaves out"]
+    unseen_clients: Annotated[Any, "clients that never train: a share, drawn by the seed, or a list of ids; null: none"]
     dataset: Annotated[Dataset, "the data"]
     partition: Annotated[Partition, "who holds which examples"]
     model: Annotated[Any, "the model"]

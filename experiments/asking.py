@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,12 +14,16 @@ UNIT = 64
 """Clients a work unit of a query, whatever the engine: sums of floats have the same bits in the same units."""
 
 
-def ask_here(partitions: Path, *, signature: Signature, num_clients: int, seed: int) -> Ask:
-    """A function that asks the clients of ``partitions`` in this process, which wrote them, whatever engine trains."""
+def ask_here(partitions: Path, *, signature: Signature, num_clients: int, seed: int, but: Collection[int] = ()) -> Ask:
+    """A function that asks the clients of ``partitions``, all ``but`` some, in this process, which wrote them, whatever
+    engine trains.
+    """
     from clients.grid import UnitGrid
     from clients.inprocess import InProcess
     from clients.setting import query_setting
+    from server.policies import AvailableGrid, all_but
     from server.query import asker
 
     setting = query_setting(partitions=partitions, signature=signature, seed=int(seed))
-    return asker(UnitGrid(run_id="0", num_clients=num_clients, unit_size=UNIT, executor=InProcess(setting)))
+    grid = UnitGrid(run_id="0", num_clients=num_clients, unit_size=UNIT, executor=InProcess(setting))
+    return asker(AvailableGrid(grid, all_but(but)(1, list(grid.get_node_ids()))) if but else grid)

@@ -333,6 +333,40 @@ def replay(
 
 
 @app.command(rich_help_panel=AROUND)
+def clients(
+    version: Name,
+    local_start: Annotated[
+        str, typer.Option("--local-start", help="What training without the others starts from: version0 or random.")
+    ] = "version0",
+    local_epochs: Annotated[
+        int | None,
+        typer.Option("--local-epochs", min=1, help="Its epochs; left out: what a client trained on average."),
+    ] = None,
+    local_learning_rate: Annotated[
+        float | None,
+        typer.Option("--local-learning-rate", min=1e-12, help="Its step size; left out: client.learning_rate."),
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option("--engine", help="auto, inprocess, forked or ray; the run's own if left out.")
+    ] = None,
+    registry: Folder = REGISTRY,
+    as_json: Json = False,
+) -> None:
+    """Measure a version on every client of its run: globally, specialised, and against training alone."""
+    from experiments.clients import clients as measure
+
+    measure(
+        version,
+        registry=registry,
+        local_start=local_start,
+        local_epochs=local_epochs,
+        local_learning_rate=local_learning_rate,
+        engine=engine,
+        as_json=as_json,
+    )
+
+
+@app.command(rich_help_panel=AROUND)
 def doctor(
     run_dir: Annotated[
         Path | None, typer.Argument(metavar="RUN_DIR", help="The folder of the run.", show_default=False)

@@ -26,6 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from conf import schema
 from experiments import complaints
 from experiments.choices import GROUPS
+from fl.cohorts import unseen_clients
 
 CONFIG_MODULE, CONFIG_NAME, VERSION_BASE = "conf", "simulate", "1.3"
 LIFECYCLE = "lifecycle"
@@ -60,7 +61,8 @@ def settle(config: DictConfig, *, run_dir: Path | None = None) -> dict[str, Any]
     if settings["num_clients"] is None and settings["partition"]["name"] != "natural":
         settings["num_clients"] = NUM_CLIENTS
     if settings["cohort_size"] is None and settings["num_clients"] is not None:
-        settings["cohort_size"] = min(COHORT_SIZE, settings["num_clients"])
+        unseen = unseen_clients(settings["unseen_clients"], settings["num_clients"], seed=settings["seed"])
+        settings["cohort_size"] = min(COHORT_SIZE, settings["num_clients"] - len(unseen))
     dataset = settings["dataset"]
     dataset.pop("_target_", None)
     if dataset.get("path") and (dataset["name"] != "hub" or Path(dataset["path"]).exists()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,7 @@ def prepare_data(
     ``recipe``: what was fitted to the same data of ``dataset.recipe``, where that is known; else it is fitted here.
     """
     from experiments.recipes import fit_prepared, recipe_of
+    from fl.cohorts import unseen_clients
     from fl.data.prepare import prepare
 
     entries = recipe_of(settings, dataset)
@@ -56,6 +58,7 @@ def prepare_data(
         max_server_test=settings["dataset"].get("max_server_test"),
         quarantine=None if quarantine is None else Path(quarantine),
         fold=fold_of(settings),
+        never_trained=partial(unseen_clients, settings.get("unseen_clients"), seed=int(settings["seed"])),
         centre_dir=centre,
         devices_dir=devices,
     )
@@ -91,6 +94,15 @@ def fold_of(settings: Mapping[str, Any]) -> Fold | None:
     if asked["number"] is None:
         return None
     return Fold(int(asked["number"]), int(asked["index"]), str(asked["over"]))
+
+
+def counted(settings: Mapping[str, Any], num_clients: int) -> dict[str, Any]:
+    """The settings with the numbers of clients as they came out of the data."""
+    from fl.cohorts import check_cohort_size, unseen_clients
+
+    unseen = unseen_clients(settings.get("unseen_clients"), num_clients, seed=int(settings["seed"]))
+    size = check_cohort_size(settings.get("cohort_size"), num_clients, unseen=len(unseen))
+    return {**settings, "num_clients": num_clients, "cohort_size": size}
 
 
 def note_prepared(run_dir: Path, *, num_clients: int, picture: Path) -> None:

@@ -50,6 +50,7 @@ def fit_prepared(
     text, where the same ``entries`` were fitted to the same data before, and what is to be said was.
     """
     from experiments.asking import ask_here
+    from fl.cohorts import unseen_clients
     from fl.data.folds import LEFT_OUT
     from fl.data.recipe_effects import recipe_effects
     from fl.data.recipes import fit_recipe
@@ -59,7 +60,14 @@ def fit_prepared(
     plain = replace(prepared.signature, medians=(), indicators=(), feature_mean=(), feature_std=())
     ask = ask_here(partitions, signature=plain, num_clients=clients, seed=int(settings["seed"]))
     if fitted is None:
-        recipe = fit_recipe(entries, ask, inputs=plain.input_names, dtype=plain.input_dtype)
+        seen = ask_here(
+            partitions,
+            signature=plain,
+            num_clients=clients,
+            seed=int(settings["seed"]),
+            but=unseen_clients(settings.get("unseen_clients"), clients, seed=int(settings["seed"])),
+        )
+        recipe = fit_recipe(entries, seen, inputs=plain.input_names, dtype=plain.input_dtype)
     else:
         recipe = Recipe.from_json(fitted)
     effects = recipe_effects(ask, recipe)

@@ -73,9 +73,16 @@ def _or_null(rule: Rule) -> Rule:
     return Rule(rule.key, lambda value: value is None or rule.holds(value), f"{rule.allowed}, or null")
 
 
+def _are_clients(value: Any) -> bool:
+    if isinstance(value, list):
+        return bool(value) and all(type(client) is int and client >= 0 for client in value)
+    return isinstance(value, float) and 0 < value < 1
+
+
 RULES: tuple[Rule, ...] = (
     _or_null(_whole("num_clients", 1)),
     _or_null(_whole("cohort_size", 1)),
+    _or_null(Rule("unseen_clients", _are_clients, "a share above 0 and below 1, or a list of client ids")),
     _whole("num_rounds", 0),
     _or_null(_whole("evaluate_every", 1)),
     _or_null(_whole("evaluate_clients_every", 1)),
@@ -210,9 +217,12 @@ def _augmenting(settings: Settings) -> None:
 
 def _strategy(settings: Settings) -> None:
     """Built for no arrays, and for the cohort alone where only the data know how many clients there are."""
+    from fl.cohorts import unseen_clients
     from server.app import build_strategy, round_options
 
-    num_clients = settings["num_clients"] or settings["cohort_size"] or 1
+    known = settings["num_clients"]
+    unseen = unseen_clients(settings["unseen_clients"], known, seed=settings["seed"]) if known else ()
+    num_clients = known - len(unseen) if known else settings["cohort_size"] or 1
     options = round_options(settings, num_clients)
     build_strategy(settings, {}, (), options, num_clients)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.config_file import CONFIG, read_config, write_config
-from experiments.prepare import PREPARED, load_data, note_prepared, prepare_data
+from experiments.prepare import PREPARED, counted, load_data, note_prepared, prepare_data
 from experiments.run_folder import RUN, claimed_run_id, only_writer
 from fl.errors import BadInput, CorruptFile
 from fl.files import read_json, writable_folder
@@ -70,7 +70,6 @@ def _run(config: Mapping[str, Any], run_dir: Path, began: float, *, until: int |
     from clients.flower_internals import begin_run, server_context
     from clients.setting import open_setting
     from experiments import engine as engines
-    from fl.cohorts import check_cohort_size
     from fl.data.centre import open_centre
     from fl.registry import Registry
     from fl.run_config import flatten
@@ -80,8 +79,7 @@ def _run(config: Mapping[str, Any], run_dir: Path, began: float, *, until: int |
     logging.getLogger("flwr").setLevel(logging.ERROR)
     centre, partitions, states = run_dir / "centre", run_dir / "devices" / "partitions", run_dir / "devices" / "states"
     facts = _prepare(config, run_dir, centre=centre, partitions=partitions)
-    values = {**config, "num_clients": facts["num_clients"]}
-    values["cohort_size"] = check_cohort_size(config.get("cohort_size"), facts["num_clients"])
+    values = counted(config, facts["num_clients"])
     known = open_centre(centre)
     setting = open_setting(values, partitions=partitions, states=states, signature=known.signature)
     registry = Registry(writable_folder(Path(config["registry_dir"]).resolve(), key="registry_dir"))

@@ -40,7 +40,7 @@ SITES: dict[str, str] = {
     "summary": "summary.json, the last file of a run",
     "export": "the proof beside an exported model",
     "bundle": "a file of a bundle, or the bundle itself",
-    "report": "what `fl data` found: a profile's page, rules, a quarantine",
+    "report": "what `fl data` found: a profile's page, rules, a quarantine; and what `fl clients` did",
     "intake": "a data set as `fl lifecycle` read it",
     "intake.about": "what is known of that data set, intake.json: written last",
     "stage.folder": "the folder of a stage of `fl lifecycle`",

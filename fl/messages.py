@@ -60,12 +60,38 @@ class TrainTask:
     options: Mapping[str, float] = field(default_factory=dict)
 
 
+OWN_PURPOSES = ("personal", "local")
+"""What a client may train for by itself: its own model from the newest version, or one without the others' help."""
+
+
+@dataclass(frozen=True)
+class OwnTraining:
+    """How a client trains what it is sent on its own training part, before that is measured. Nothing of it is kept.
+
+    ``purpose`` is one of OWN_PURPOSES, and part of the address of its randomness. ``epochs`` and ``learning_rate`` (the
+    same in every round) take the place of the client's own, None leaves those.
+    """
+
+    purpose: str
+    epochs: int | None = None
+    learning_rate: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.purpose not in OWN_PURPOSES:
+            raise BadInput(key="own.purpose", got=self.purpose, allowed=", ".join(OWN_PURPOSES))
+        if self.epochs is not None and self.epochs < 1:
+            raise BadInput(key="own.epochs", got=self.epochs, allowed="a whole number, at least 1")
+        if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
+            raise BadInput(key="own.learning_rate", got=self.learning_rate, allowed="a number above 0")
+
+
 @dataclass(frozen=True)
 class EvaluateTask:
     """Measure ``parameters``, version ``version``, on a client's own test part after ``round``.
 
     ``part`` may be "validation" in place of "test": candidates are compared on that, and the test part stays unseen.
     ``personal`` says whether this is a use of the device too, whose own model is then brought up to date and measured.
+    With ``own`` it is not, and what is measured is what comes of ``parameters`` by that training.
     """
 
     round: int
@@ -73,6 +99,7 @@ class EvaluateTask:
     parameters: Parameters
     personal: bool = True
     part: str = "test"
+    own: OwnTraining | None = None
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
 from fl.errors import ClientFailed, RefusedUpdate
-from fl.messages import EvaluateTask, EvaluationReport, Query, QueryReport, TrainTask, Update
+from fl.messages import EvaluateTask, EvaluationReport, OwnTraining, Query, QueryReport, TrainTask, Update
 from fl.metrics import Confusion, Counts, Histogram, Mean, Statistic, Statistics, Sums, values
 from fl.moments import CoMoments, Moments
 from fl.parameters import Parameters, add, num_bytes
@@ -141,9 +141,15 @@ def train_content(parameters: ArrayRecord, shared: Parameters, *, round: int, ve
     return content
 
 
-def evaluate_content(parameters: ArrayRecord, *, round: int, personal: bool = True, part: str = "test") -> RecordDict:
-    """A request to measure ``parameters``, which are the version of ``round``, on clients' own ``part``."""
-    config = ConfigRecord({"server-round": round, "version": round, "personal": personal, "part": part})
+OWN = "own-"
+
+
+def evaluate_content(
+    parameters: ArrayRecord, *, round: int, personal: bool = True, part: str = "test", own: OwnTraining | None = None
+) -> RecordDict:
+    """A request to measure ``parameters``, version ``round``, on clients' own ``part``, after ``own`` training."""
+    config = ConfigRecord({"server-round": round, "version": round, "personal": personal and own is None, "part": part})
+    config.update({OWN + name: value for name, value in (vars(own) if own else {}).items() if value is not None})
     return RecordDict({"arrays": parameters, "config": config})
 
 
@@ -196,12 +202,14 @@ def read_evaluate_task(content: RecordDict) -> EvaluateTask:
     """The evaluation task in a message."""
     config = _config(content)
     round = int(config["server-round"])
+    own = {key.removeprefix(OWN): value for key, value in config.items() if key.startswith(OWN)}
     return EvaluateTask(
         round=round,
         version=int(config.get("version", round)),
         parameters=arrays_of(_model(content)),
         personal=bool(config.get("personal", True)),
         part=str(config.get("part", "test")),
+        own=OwnTraining(**own) if own else None,
     )
 
 

@@ -24,7 +24,7 @@ from flwr.serverapp.strategy import Strategy
 from torch import nn
 
 from fl.algorithms.algorithm import load_algorithm
-from fl.cohorts import check_cohort_size
+from fl.cohorts import check_cohort_size, unseen_clients
 from fl.data.centre import Centre, open_centre
 from fl.errors import BadInput, Interrupted, StoppedByFaults, StorageFailed
 from fl.metrics import Statistics, values
@@ -39,7 +39,7 @@ from fl.run_config import unflatten
 from server import interrupts
 from server.history import History, open_history
 from server.personal import final_comparison
-from server.policies import Policies, closes_after
+from server.policies import Policies, policies_of
 from server.records import RunRecord, RunSummary
 from server.rounds import RoundLoop, RoundOptions, Totals
 from server.seeding import check_seeding, seed_model, share_better_than_random
@@ -75,10 +75,12 @@ def main(grid: Grid, context: Context) -> None:
     run_dir, registry, centre = Path(run["dir"]), Registry(run["registry"]), open_centre(Path(run["centre"]))
     run_dir.mkdir(parents=True, exist_ok=True)
     num_clients = int(settings.get("num_clients") or centre.num_clients)
-    options = round_options(settings, num_clients)
+    unseen = unseen_clients(settings.get("unseen_clients"), num_clients, seed=seed)
+    num_seen = num_clients - len(unseen)
+    options = round_options(settings, num_seen)
     module, frozen = module_of(settings, centre)
     random_model = copy(arrays.parameters_of(module))
-    strategy = build_strategy(settings, random_model, arrays.trainable_names(module), options, num_clients)
+    strategy = build_strategy(settings, random_model, arrays.trainable_names(module), options, num_seen)
     history = open_history(
         settings,
         registry=registry,
@@ -100,7 +102,7 @@ def main(grid: Grid, context: Context) -> None:
         grid=grid,
         strategy=strategy,
         options=options,
-        policies=Policies(deadline=closes_after(settings["server"].get("deadline_seconds"))),
+        policies=policies_of(settings, unseen=unseen),
         seed=seed,
         evaluate=partial(measure, module=module, centre=centre),
         evaluates_beside=_draws_nothing(module),
@@ -271,10 +273,11 @@ def _status(stopped: Exception | None, totals: Totals, *, over: bool) -> str:
 def check(settings: Mapping[str, Any], *, centre: Path, registry: Registry) -> None:
     """Everything of the server's that can be wrong in ``settings``, before anything starts; BadInput names it."""
     opened = open_centre(centre)
-    num_clients = int(settings["num_clients"])
-    module, options = module_of(settings, opened)[0], round_options(settings, num_clients)
+    num_clients, seed = int(settings["num_clients"]), int(settings["seed"])
+    num_seen = num_clients - len(unseen_clients(settings.get("unseen_clients"), num_clients, seed=seed))
+    module, options = module_of(settings, opened)[0], round_options(settings, num_seen)
     parameters = arrays.parameters_of(module)
-    build_strategy(settings, parameters, arrays.trainable_names(module), options, num_clients)
+    build_strategy(settings, parameters, arrays.trainable_names(module), options, num_seen)
     check_seeding(
         str(settings["server"]["seeding"]),
         centre=opened,
@@ -304,7 +307,7 @@ def measure(parameters: Parameters, *, module: nn.Module, centre: Centre) -> Sta
 
 
 def round_options(settings: Mapping[str, Any], num_clients: int) -> RoundOptions:
-    """How the rounds go, from the settings of a run; BadInput names what is wrong."""
+    """How the rounds go, from the settings of a run; BadInput names what is wrong. ``num_clients`` may be trained."""
     server = settings["server"]
     early = server.get("early_stopping") or {}
     quorum = float(server.get("quorum", 0.5))

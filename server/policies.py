@@ -7,7 +7,7 @@ fewer nodes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from flwr.serverapp import Grid
 from fl import cohorts
 from fl.cohorts import Available, Choose
 from fl.decisions import Action, Decision
+from fl.wire import node_of
 
 
 def never_closes(round: int) -> float | None:
@@ -27,6 +28,14 @@ def never_closes(round: int) -> float | None:
 def closes_after(seconds: float | None) -> Callable[[int], float | None]:
     """A deadline of so many seconds for every round."""
     return never_closes if seconds is None else lambda round: seconds
+
+
+def all_but(clients: Collection[int]) -> Available:
+    """Everybody that there is, but simulated ``clients``. A real SuperNode is not known by its handle: the device
+    itself then says that it is held out.
+    """
+    away = frozenset(map(node_of, clients))
+    return (lambda round, nodes: [node for node in nodes if node not in away]) if away else cohorts.everyone
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,12 @@ class Policies:
     available: Available = cohorts.everyone
     choose: Choose = cohorts.uniform
     deadline: Callable[[int], float | None] = never_closes
+
+
+def policies_of(settings: Mapping[str, Any], *, unseen: Collection[int]) -> Policies:
+    """The policies that the settings of a run ask for; ``unseen`` clients are never available for training."""
+    deadline = closes_after(settings["server"].get("deadline_seconds"))
+    return Policies(available=all_but(unseen), deadline=deadline)
 
 
 def may_commit(*, asked: int, answered: int, quorum: float, attempt: int, retries: int) -> Decision:

@@ -15,6 +15,7 @@ import torch
 from flwr.serverapp import Grid
 
 from fl import wire
+from fl.cohorts import unseen_clients
 from fl.data.centre import Centre
 from fl.errors import BadInput, CorruptFile
 from fl.models import arrays
@@ -22,7 +23,7 @@ from fl.parameters import Parameters, sha256
 from fl.registry import Registry, Version
 from server.app import build_strategy, module_of, round_options
 from server.history import state_path
-from server.policies import Policies, closes_after
+from server.policies import policies_of
 from server.rounds import Clock, RoundLoop
 from server.strategy_state import load_state
 from server.tracking import fan_out
@@ -68,12 +69,12 @@ def replay(
     versions = {version.round: version for version in registry.versions(run_id)}
     if round not in versions or round < 1:
         raise BadInput(key="--round", got=round, allowed=f"1 to {max(versions, default=0)}")
-    num_clients = int(settings["num_clients"])
-    options = round_options(settings, num_clients)
+    num_clients, seed = int(settings["num_clients"]), int(settings["seed"])
+    unseen = unseen_clients(settings.get("unseen_clients"), num_clients, seed=seed)
+    num_seen = num_clients - len(unseen)
+    options = round_options(settings, num_seen)
     module, frozen = module_of(settings, centre)
-    strategy = build_strategy(
-        settings, arrays.parameters_of(module), arrays.trainable_names(module), options, num_clients
-    )
+    strategy = build_strategy(settings, arrays.parameters_of(module), arrays.trainable_names(module), options, num_seen)
     start = first_round(versions, round, run_dir, keeps_client_state=keeps_client_state)
     if digest := versions[start].manifest["strategy_state_sha256"]:
         load_state(strategy, state_path(run_dir, start), sha256=digest)
@@ -81,8 +82,8 @@ def replay(
         grid=grid,
         strategy=strategy,
         options=options,
-        policies=Policies(deadline=closes_after(settings["server"].get("deadline_seconds"))),
-        seed=int(settings["seed"]),
+        policies=policies_of(settings, unseen=unseen),
+        seed=seed,
         evaluate=lambda parameters: {},
         evaluates_beside=False,
         grown=module.why_not if isinstance(module, arrays.GrowingModule) else None,

@@ -102,7 +102,7 @@ STAGE = Stage(
     name="train",
     after=("split", QUARANTINED),
     reads=(
-        *("seed", "num_clients", "cohort_size", "num_rounds", "registry_dir", "evaluate_every"),
+        *("seed", "num_clients", "unseen_clients", "cohort_size", "num_rounds", "registry_dir", "evaluate_every"),
         *("evaluate_clients_every", "dataset", "partition", "model", "algorithm", "strategy", "client", "server"),
         "engine",
     ),

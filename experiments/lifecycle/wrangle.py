@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 FEATURES = "features.json"
 FEATURED = f"wrangle/{FEATURES}"
-DEALT = ("dataset", "-dataset.quarantine", "partition", "num_clients", "seed", "server.seeding")
+DEALT = ("dataset", "-dataset.quarantine", "partition", "num_clients", "unseen_clients", "seed", "server.seeding")
 """The settings that say who holds what, but for the clients that validate leaves out."""
 
 

@@ -30,12 +30,14 @@ class Arranged:
     """Examples in the store's order: by client, or by pool for a view, then train | validation | test.
 
     parts   sizes (clients, 3); for a view the three pools (1, 3)
+    unseen  clients that are never trained
     view    how overlapping clients draw from the pools, ``counts`` (3,) examples each; None for disjoint partitions
     """
 
     x: Array
     y: Array
     parts: Array
+    unseen: tuple[int, ...] = ()
     view: View | None = None
     counts: Array | None = None
 
@@ -45,21 +47,36 @@ class Arranged:
         sizes = self.parts.sum(axis=1)
         return np.asarray(np.cumsum(sizes) - sizes)
 
+    def trained(self, values: Array) -> list[Array]:
+        """The same of those clients that may be trained: whatever is fitted is fitted on these."""
+        return [part for client, part in enumerate(self.training(values)) if client not in set(self.unseen)]
+
     def training(self, values: Array) -> list[Array]:
         """Each client's training part of ``values``; for a view, the one pool that all training parts come from."""
         return [values[start : start + n] for start, n in zip(self.starts, self.parts[:, 0], strict=True)]
 
 
 def server_rows(
-    dataset: Dataset, *, seed: int, public_fraction: float, held_out_fraction: float, max_server_test: int | None
+    dataset: Dataset,
+    *,
+    seed: int,
+    public_fraction: float,
+    held_out_fraction: float,
+    max_server_test: int | None,
+    unseen: Sequence[int] = (),
 ) -> ServerRows:
-    """Take the held-out test set, if the data bring none, and then the public part, both at random by ``seed``."""
+    """Take the held-out test set, if the data bring none, and then the public part, both at random by ``seed``.
+
+    Natural clients that are ``unseen`` give nothing to either: version 0 is trained on the one, and the best version
+    is chosen on the other.
+    """
+    spared = np.zeros(len(dataset), bool) if dataset.client is None else np.isin(dataset.client, list(unseen))
     everything = Examples(dataset.x, dataset.y)
     rows = np.arange(len(dataset))
     if dataset.x_test is not None and dataset.y_test is not None:
         test = Examples(dataset.x_test, dataset.y_test)
     else:
-        held = set_apart(len(rows), held_out_fraction, dataset.client, seed, purpose="held-out")
+        held = set_apart(len(rows), held_out_fraction, dataset.client, seed, purpose="held-out", spared=spared)
         if not held.any():
             allowed = f"enough for one test example of {len(rows)} rows, with three left for each natural client"
             raise BadInput(key="dataset.held_out_fraction", got=held_out_fraction, allowed=allowed)
@@ -68,8 +85,8 @@ def server_rows(
         kept = generator(seed, purpose="server-test").choice(len(test), size=max_server_test, replace=False)
         test = test.take(np.sort(kept))
     client = None if dataset.client is None else dataset.client[rows]
-    fraction = min(1.0, public_fraction * len(dataset) / max(1, len(rows)))
-    public = set_apart(len(rows), fraction, client, seed, purpose="public")
+    fraction = min(1.0, public_fraction * (len(dataset) - spared.sum()) / max(1, len(rows) - spared.sum()))
+    public = set_apart(len(rows), fraction, client, seed, purpose="public", spared=spared[rows])
     return ServerRows(rows[~public], test, everything.take(rows[public]))
 
 
@@ -82,6 +99,7 @@ def arrange(
     validation_fraction: float,
     test_fraction: float,
     fold: Fold | None = None,
+    unseen: tuple[int, ...] = (),
 ) -> Arranged:
     """Copy ``rows`` of the data into the store's order, with what the partition does to them.
 
@@ -92,7 +110,7 @@ def arrange(
         order = rows[shuffled(np.arange(len(rows)), seed, -1)]
         pools = split_sizes(np.array([len(rows)]), **fractions)
         counts = np.minimum(split_sizes(np.array([assignment.examples_per_client]), **fractions), pools)[0]
-        return Arranged(dataset.x[order], dataset.y[order], pools, assignment, counts)
+        return Arranged(dataset.x[order], dataset.y[order], pools, view=assignment, counts=counts)
     clients = range(assignment.num_clients)
     own = [shuffled(assignment.rows(c), seed, c) for c in clients]
     if fold is not None and fold.over in ("examples", "bootstrap"):
@@ -109,7 +127,7 @@ def arrange(
             start = int(parts[:c].sum())  # not the assignment's: a bootstrap has more rows
             place = slice(start, start + int(parts[c].sum()))
             x[place], y[place] = assignment.transform(x[place], y[place], c)
-    return Arranged(x, y, parts)
+    return Arranged(x, y, parts, unseen)
 
 
 def leave_out(arranged: Arranged, gone: Sequence[int]) -> tuple[Arranged, Arranged]:

@@ -73,6 +73,7 @@ def prepare(
     max_server_test: int | None = None,
     quarantine: Path | None = None,
     fold: Fold | None = None,
+    never_trained: Callable[[int], tuple[int, ...]] = lambda num_clients: (),
 ) -> Prepared:
     """Partition ``dataset`` and write everything; see the module.
 
@@ -81,6 +82,8 @@ def prepare(
     held_out_fraction  of the training rows, for the server's test set, where the data bring none
     validation_fraction, test_fraction   of each client's examples; see ``split_sizes``
     max_server_test    a seeded sample of at most so many of the server's test examples, or None for all
+    never_trained      given the number of clients, those that never train: nothing is fitted on theirs, and of
+                       natural clients the server gets no row either
     quarantine         a file of clients that are left out, rows and all; the others are numbered anew
     fold               what cross-validation leaves out; see fl/data/folds.py
 
@@ -109,8 +112,11 @@ def prepare(
         # Before the server takes any row: nothing of theirs is in its part either.
         dataset, num_clients = without_natural(dataset, gone), None
     num_gone = whole - len(dataset)
+    natural = partition == "natural" and dataset.client is not None
+    spared = never_trained(int(dataset.client.max()) + 1) if natural and dataset.client is not None else ()
     apart = server_rows(
         dataset,
+        unseen=spared,
         seed=seed,
         public_fraction=public_fraction,
         held_out_fraction=held_out_fraction,
@@ -127,6 +133,13 @@ def prepare(
     if gone and partition != "natural":
         num_gone = sum(len(assignment.rows(client)) for client in gone) if isinstance(assignment, Assignment) else 0
         assignment = without_clients(assignment, gone)
+    away = never_trained(assignment.num_clients)
+    if away and isinstance(assignment, View):
+        got = "some of the clients, which share their rows"
+        raise BadInput(key="unseen_clients", got=got, allowed="null, or a partition of disjoint clients")
+    if away and fold is not None and fold.over == "clients":
+        got = "some of the clients, with folds.over=clients"
+        raise BadInput(key="unseen_clients", got=got, allowed="null: the fold leaves clients out itself")
     arranged = arrange(
         dataset,
         apart.rows,
@@ -135,6 +148,7 @@ def prepare(
         validation_fraction=validation_fraction,
         test_fraction=test_fraction,
         fold=fold,
+        unseen=away,
     )
     unseen = None
     if fold is not None and fold.over == "clients":
@@ -144,10 +158,11 @@ def prepare(
         arranged, unseen = leave_out(arranged, clients_left_out(assignment.num_clients, fold, seed=seed))
     signature, arranged, public, test = wrangle_table(dataset, arranged, apart.public, apart.test)
     if signature.task == "regression" and dataset.standardize:
-        signature = fit_target(signature, arranged.training(arranged.y))
+        signature = fit_target(signature, arranged.trained(arranged.y))
     num_left = assignment.num_clients if isinstance(assignment, View) else len(arranged.parts)
     choices |= {"partition": [partition, dict(partition_options), assignment.num_clients, seed]}
     choices |= {"quarantine": gone} if gone else {}
+    choices |= {"unseen": away} if away else {}
     choices |= {"fold": [fold.number, fold.index, fold.over]} if fold is not None else {}
     identity: dict[str, Any] = {
         "signature": signature,
@@ -165,6 +180,7 @@ def prepare(
         "partition_options": {name: str(value) for name, value in partition_options.items()},
         **partition_facts(dataset, arranged, counts),
         **({"quarantined_clients": gone, "quarantined_examples": num_gone} if gone else {}),
+        **({"unseen_clients": list(away)} if away else {}),
     }
     write_centre(centre_dir, public=public, test=test, num_clients=num_left, facts=facts, **identity)
     return Prepared(

@@ -51,8 +51,10 @@ def shuffled(rows: Array, seed: int, client: int) -> Array:
     return generator(seed, purpose="split", client=client).permutation(rows)
 
 
-def set_apart(num_rows: int, fraction: float, client: Array | None, seed: int, *, purpose: str) -> Array:
-    """A mask of ``round(fraction * num_rows)`` random rows for the server.
+def set_apart(
+    num_rows: int, fraction: float, client: Array | None, seed: int, *, purpose: str, spared: Array | None = None
+) -> Array:
+    """A mask of ``round(fraction * num_rows)`` random rows for the server; of the rows that are not ``spared``, a mask.
 
     Where rows have natural clients, each client keeps three at least (all it has, if fewer); so fewer rows may be taken
     than asked for, and nobody vanishes.
@@ -66,6 +68,8 @@ def set_apart(num_rows: int, fraction: float, client: Array | None, seed: int, *
         free[by_client] = np.arange(num_rows) - starts >= _KEEP
         order = order[free[order]]
     mask = np.zeros(num_rows, bool)
+    if spared is not None:
+        order, num_rows = order[~spared[order]], num_rows - int(spared.sum())
     mask[order[: int(fraction * num_rows + 0.5)]] = True
     return mask
 

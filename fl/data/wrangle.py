@@ -44,7 +44,7 @@ def wrangle_table(
     training = arranged.training(arranged.x)
     fill = np.zeros(arranged.x.shape[1])
     if any(bool(np.isnan(x).any()) for x in (arranged.x, public.x, test.x)):
-        indicators = [int(c) for c in np.flatnonzero(_sum(missing, training))]
+        indicators = [int(c) for c in np.flatnonzero(_sum(missing, arranged.trained(arranged.x)))]
         if dataset.missing == "client":
             fallback = medians([public.x])
             spans = zip(training, arranged.starts, arranged.parts.sum(axis=1), strict=True)
@@ -54,13 +54,12 @@ def wrangle_table(
             names = signature.feature_names
             names = (*names, *(f"{names[c]} missing" for c in indicators)) if names else ()
             signature = replace(signature, input_shape=arranged.x.shape[1:], feature_names=names)
-            training = arranged.training(arranged.x)
             fill = np.zeros(arranged.x.shape[1])
         else:
-            fill = medians(training)
+            fill = medians(arranged.trained(arranged.x))
             signature = replace(signature, medians=_floats(fill), indicators=tuple(indicators))
     if dataset.standardize:
-        mean, std = moments(training, fill)
+        mean, std = moments(arranged.trained(arranged.x), fill)
         signature = replace(signature, feature_mean=_floats(mean), feature_std=_floats(std))
     return signature, arranged, public, test
 

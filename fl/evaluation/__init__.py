@@ -12,5 +12,6 @@ explanation.py    which inputs matter
 paired.py         two models on the same examples
 resources.py      size and latency
 held_back.py      all of these together: the evidence `evaluate`
+distribution.py   a metric over clients: deciles, the worst tenth, Jain's index, Gini; clients_picture.py draws it
 acceptance.py     that evidence against success criteria: the verdict, with every reason
 """

@@ -3,7 +3,7 @@
 Scalars   global/<metric>, clients/<metric>/{min,p10,median,p90,max}, train/<metric>, personal/<name>,
           clients/<count>, bytes/{down,up}, seconds/<phase>
 Histograms   clients/update_norm
-Images    global/confusion, data/partition
+Images    global/confusion, data/partition; clients/distribution once `fl clients` was asked
 Text      config
 HParams   the config's plain values against the final metrics
 """
@@ -126,6 +126,15 @@ class TensorBoardObserver:
         if value.tag not in self._described:
             self._described.add(value.tag)
             value.metadata.summary_description = DESCRIPTIONS.get(value.tag.partition("/")[0], "")
+
+
+def show_picture(run_dir: Path, tag: str, png: bytes, *, step: int, description: str) -> None:
+    """Put a picture among those of a run that is over, in place of one of that tag; nothing where it has no files."""
+    folder = run_dir / FOLDER
+    if folder.is_dir():
+        path = events.begin(folder, keep=lambda event: bool(event.summary.value) and event.summary.value[0].tag != tag)
+        events.append(path, [summaries.picture(tag, png, description=description)], step=step)
+        events.sync(path)
 
 
 def run_values(run: RunRecord) -> Iterator[Value]:

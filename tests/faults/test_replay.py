@@ -77,12 +77,12 @@ def test_a_round_is_trained_again_in_actors(settings: Settings, capsys: pytest.C
 def test_what_differs_is_named(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from experiments import replay
+    from experiments import past_run
     from experiments.config_file import read_config
 
     run = simulate(settings())
     config = read_config(run)
-    monkeypatch.setattr(replay, "read_config", lambda folder: {**config, "seed": config["seed"] + 1})
+    monkeypatch.setattr(past_run, "read_config", lambda folder: {**config, "seed": config["seed"] + 1})
     status, rounds = replayed(capsys, run, "--round", "2")
     assert status == 1
     assert rounds[-1]["array"]

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from clients.flower_internals import begin_run
 from fl import wire
 from fl.errors import ClientFailed, RefusedUpdate
-from fl.messages import EvaluationReport, Query, QueryReport, TrainTask, Update
+from fl.messages import EvaluationReport, OwnTraining, Query, QueryReport, TrainTask, Update
 from fl.metrics import Confusion, Counts, Histogram, Mean, Sums
 from fl.moments import CoMoments, Moments
 from fl.sketches import Distinct, HeavyHitters, Rows
@@ -136,8 +136,15 @@ def test_an_evaluation_task_comes_back():
     for personal in (True, False):
         content = wire.evaluate_content(wire.array_record(PARAMETERS), round=5, personal=personal)
         task = wire.read_evaluate_task(recorddict_from_proto(recorddict_to_proto(content)))
-        assert (task.round, task.version, task.personal) == (5, 5, personal)
+        assert (task.round, task.version, task.personal, task.own) == (5, 5, personal, None)
         assert np.array_equal(task.parameters["w"], PARAMETERS["w"])
+
+
+@pytest.mark.parametrize("own", [OwnTraining("local", 3, 0.25), OwnTraining("personal")])
+def test_what_a_client_is_to_train_before_it_measures_comes_back(own):
+    content = wire.evaluate_content(wire.array_record(PARAMETERS), round=5, own=own)
+    task = wire.read_evaluate_task(recorddict_from_proto(recorddict_to_proto(content)))
+    assert task.own == own and not task.personal
 
 
 # --- up ---------------------------------------------------------------------------------------------------------
