@@ -44,6 +44,12 @@ Overrides = Annotated[
 ]
 
 
+Kept = Annotated[
+    Path | None,
+    typer.Option("--registry", metavar="DIR", help="Keep what is found there, for `fl data show NAME@VERSION`."),
+]
+
+
 @app.command()
 def show(
     overrides: Overrides,
@@ -55,7 +61,8 @@ def show(
 ) -> None:
     """Describe a data set and draw its partition: who has how many examples of what.
 
-    NAME@VERSION shows what the registry has recorded of it: sources and their hashes, schema, owner, licence, lineage.
+    NAME@VERSION shows what the registry has recorded of it: sources and their hashes, schema, owner, licence, lineage,
+    its profile, and the rules that it was held against.
     """
     from experiments.printing import print_table
 
@@ -68,8 +75,13 @@ def show(
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
         return
+    evidence = facts.pop("evidence", {})
     shown = {key: value for key, value in facts.items() if value not in (None, [], {})}
     print_table(("", ""), [(key.replace("_", " "), _text(value)) for key, value in shown.items()])
+    if evidence:
+        from experiments.recorded_data import show_evidence
+
+        show_evidence(evidence)
 
 
 @app.command()
@@ -86,20 +98,18 @@ def profile(
     output: Annotated[
         Path | None, typer.Option("--output", metavar="HTML", help="The report's file; outputs/data/... if not said.")
     ] = None,
+    registry: Kept = None,
 ) -> None:
     """Profile the columns of a table over private partitions: merged statistics only. Writes an HTML report."""
-    from experiments.printing import print_table
+    from experiments.recorded_data import show_profile
 
-    found = make_profile(_composed(overrides), part=part, at_least=at_least, epsilon=epsilon, output=output)
+    found = make_profile(
+        _composed(overrides), part=part, at_least=at_least, epsilon=epsilon, output=output, registry=registry
+    )
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return
-    facts = ("type", "count", "missing", "min", "median", "max", "mean", "deviation", "distinct")
-    rows = [
-        (column["name"], *("" if column.get(fact) is None else _short(column[fact]) for fact in facts))
-        for column in found["columns"]
-    ]
-    print_table(("column", *facts), rows)
+    show_profile(found["columns"])
     typer.echo(found["report"])
 
 
@@ -110,8 +120,14 @@ def make_profile(
     at_least: int = 5,
     epsilon: float | None = None,
     output: Path | None = None,
+    registry: Path | None = None,
 ) -> dict[str, Any]:
-    """The profile of the data of ``settings``, as plain values; ``report`` is the path of the page that was written."""
+    """The profile of the data of ``settings``, as plain values; ``report`` is the path of the page that was written.
+
+    ``registry``: where it is kept besides, as evidence of the data set.
+    """
+    from experiments import recorded_data
+    from experiments.prepare import load_data
     from experiments.private_columns import dealt, profile_columns
     from fl.data.report import write_report
     from fl.errors import BadInput
@@ -121,11 +137,17 @@ def make_profile(
     page = (output or PICTURES / f"{name}-profile.html").absolute()
     if page.suffix != ".html":
         raise BadInput(key="--output", got=str(output), allowed="a file name that ends in .html")
-    with dealt(settings) as columns:
+    if registry is not None:
+        writable_folder(registry.absolute(), key="--registry")
+    dataset = load_data(settings)
+    with dealt(settings, dataset) as columns:
         found = profile_columns(columns, part=part, at_least=at_least, epsilon=epsilon)
         facts = {"clients": columns.centre.num_clients, "part": part, "partition": settings["partition"]["name"]}
     writable_folder(page.parent, key="--output")
     write_report(found, page, title=f"{name}: profile of private columns", facts=facts)
+    if registry is not None:
+        data = recorded_data.about(settings, dataset)
+        recorded_data.record(registry, data, {recorded_data.PROFILE: {**facts, **found}})
     return {"name": name, **facts, **found, "report": str(page)}
 
 
@@ -138,6 +160,7 @@ def validate(
         Path | None, typer.Option("--quarantine", metavar="JSON", help="Write the clients that broke a rule here.")
     ] = None,
     as_json: Json = False,
+    registry: Kept = None,
 ) -> None:
     """Hold private partitions against rules: every violation, by client and column. Exit status 1 if there is one.
 
@@ -149,7 +172,7 @@ def validate(
     if infer:
         typer.echo(infer_rules(settings, rules=rules))
         return
-    found = validate_data(settings, rules=rules, quarantine=quarantine)
+    found = validate_data(settings, rules=rules, quarantine=quarantine, registry=registry)
     show_violations(found, as_json=as_json)
     raise typer.Exit(1 if found["violations"] else 0)
 
@@ -158,10 +181,6 @@ def _composed(overrides: list[str]) -> dict[str, Any]:
     from experiments.compose import compose
 
     return compose([text if "=" in text or text.startswith("~") else f"dataset={text}" for text in overrides])
-
-
-def _short(value: Any) -> str:
-    return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def describe(overrides: list[str], *, output: Path | None = None) -> dict[str, Any]:

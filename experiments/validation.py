@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -36,14 +36,24 @@ def rules_text(rules: Mapping[str, Any]) -> bytes:
     return str(text).encode()
 
 
-def validate_data(settings: Mapping[str, Any], *, rules: Path, quarantine: Path | None = None) -> dict[str, Any]:
-    """What of the data of ``settings`` breaks the rules in a file, as plain values; clients at fault into another."""
+def validate_data(
+    settings: Mapping[str, Any], *, rules: Path, quarantine: Path | None = None, registry: Path | None = None
+) -> dict[str, Any]:
+    """What of the data of ``settings`` breaks the rules in a file, as plain values; clients at fault into another.
+
+    ``registry``: where rules and violations are kept besides, as evidence of the data set.
+    """
+    from experiments import recorded_data
+    from experiments.prepare import load_data
     from experiments.private_columns import dealt, validate_columns
     from fl.data.quarantine import reasons, write_quarantine
     from fl.files import writable_folder
 
     checked = read_rules(rules)
-    with dealt(settings) as columns:
+    if registry is not None:
+        writable_folder(registry.absolute(), key="--registry")
+    dataset = load_data(settings)
+    with dealt(settings, dataset) as columns:
         violations = validate_columns(columns, checked)
     named = dict(zip(columns.clients, columns.client_names, strict=False))
     at_fault = sorted({v.client for v in violations if v.client is not None})
@@ -53,12 +63,15 @@ def validate_data(settings: Mapping[str, Any], *, rules: Path, quarantine: Path 
         given = settings["dataset"].get("quarantine")
         before = reasons(Path(given), dealing=columns.dealing) if given else {}
         write_quarantine(path, violations, dealing=columns.dealing, besides=before)
+    told = [asdict(v) | {"client_name": None if v.client is None else named.get(v.client)} for v in violations]
+    if registry is not None:
+        evidence = {"rules": checked, "violations": told, "quarantined": at_fault}
+        data = recorded_data.about(settings, dataset)
+        recorded_data.record(registry, data, {recorded_data.RULES: evidence})
     return {
         "name": settings["dataset"]["name"],
         "clients": columns.centre.num_clients,
-        "violations": [
-            asdict(v) | {"client_name": None if v.client is None else named.get(v.client)} for v in violations
-        ],
+        "violations": told,
         "at_fault": at_fault,
         "quarantine": None if quarantine is None else str(quarantine.absolute()),
     }
@@ -91,6 +104,11 @@ def show_violations(found: Mapping[str, Any], *, as_json: bool) -> None:
     if not found["violations"]:
         print(f"{found['clients']} clients keep all rules")
         return
+    print_table(*violation_rows(found["violations"]))
+
+
+def violation_rows(violations: Iterable[Mapping[str, Any]]) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+    """The heads of a table of violations, and its rows."""
     rows = [
         (
             "all" if v["client"] is None else f"{v['client']} {v['client_name'] or ''}".strip(),
@@ -99,6 +117,6 @@ def show_violations(found: Mapping[str, Any], *, as_json: bool) -> None:
             v["found"],
             v["allowed"],
         )
-        for v in found["violations"]
+        for v in violations
     ]
-    print_table(("client", "column", "rule", "found", "allowed"), rows)
+    return ("client", "column", "rule", "found", "allowed"), rows

@@ -10,25 +10,19 @@ from experiments.prepare import FRACTIONS
 def run(work: Work) -> Result:
     """Read the data that ``dataset`` names, and write them as arrays into ``work.folder``."""
     from experiments.prepare import load_data
+    from experiments.recorded_data import about
     from fl.data.dataset import fingerprint
-    from fl.data.describe import describe_dataset
-    from fl.data.intake import read_intake, schema, write_intake
+    from fl.data.intake import read_intake, write_intake
 
     dataset = load_data(work.settings)
-    digest = fingerprint(dataset)
     write_intake(work.folder, dataset)
-    evidence = {
-        **describe_dataset(dataset),
-        "fingerprint": digest,
-        "sources": data_sources(work.settings),
-        "schema": schema(dataset),
-    }
+    evidence = about(work.settings, dataset)
     clients = evidence["natural_clients"]
     whose = f" of {clients} clients" if clients else ""
     return Result(
         evidence,
         f"{dataset.name}: {len(dataset):,} examples{whose}, {evidence['missing_values']:,} values missing",
-        {"what was written is what was read": fingerprint(read_intake(work.folder)) == digest},
+        {"what was written is what was read": fingerprint(read_intake(work.folder)) == evidence["fingerprint"]},
     )
 
 
@@ -43,7 +37,7 @@ STAGE = Stage(
         "-dataset.recipe",
         "seed",
     ),
-    code=("experiments.lifecycle.ingest", "experiments.prepare", "fl.data"),
+    code=("experiments.lifecycle.ingest", "experiments.prepare", "experiments.recorded_data", "fl.data"),
     run=run,
     quality=Quality(
         requirement="every row of the source is a row of numbers with a label; its content is known by hash",

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from experiments.lifecycle.stage import Done, Quality, Result, Settings, Stage, Work
 from fl.errors import BadInput, CorruptFile
 
-RECORDED = ("origin", "licence", "sources", "schema", "task", "examples", "server_test_examples", "natural_clients")
-"""What the catalogue keeps of a data set, of what ingest found."""
+OF_DATA = ("profile", "validate", "wrangle")
+"""The stages whose evidence is of the data set as much as of the version."""
 
 
 def run(work: Work) -> Result:
     """Attach what the stages before found to the version, in the registry."""
+    from experiments.recorded_data import record
     from fl.registry import Registry
 
     registry = Registry(work.settings["registry_dir"])
@@ -23,12 +23,8 @@ def run(work: Work) -> Result:
     for name, evidence in attached.items():
         registry.attach(version, name, evidence)
     data, goal = attached["ingest"], attached["understand"]
-    recorded = registry.record_dataset(
-        _name(data),
-        data["fingerprint"],
-        {**{key: data[key] for key in RECORDED}, "owner": goal["owner"]},
-        used_by=version.name,
-    )
+    found = {name: attached[name] for name in OF_DATA if attached[name]["table"]}
+    recorded = record(registry.folder, data, found, owner=goal["owner"], used_by=version.name)
     registry.crown_if_vacant(version.run_id)
     aliases = sorted(alias for alias, found in registry.aliases().items() if found.hash == version.hash)
     named = f", {' and '.join(aliases)}" if aliases else ""
@@ -41,13 +37,6 @@ def run(work: Work) -> Result:
 
 def _evidence(done: Done) -> dict[str, Any]:
     return {**done.evidence, **({"measured": dict(done.measured)} if done.measured else {})}
-
-
-def _name(data: Mapping[str, Any]) -> str:
-    """What a data set goes by in the catalogue: its own name, or that of the file for data of the user's own."""
-    kinds = ("csv", "parquet", "jsonl", "npz", "sql")
-    files = [Path(source) for source, digest in data["sources"].items() if digest is not None]
-    return files[0].stem if data["name"] in kinds and files else str(data["name"])
 
 
 def holds(settings: Settings, evidence: Mapping[str, Any]) -> bool:
@@ -68,7 +57,7 @@ STAGE = Stage(
     name="register",
     after=("understand", "ingest", "profile", "validate", "wrangle", "split", "train", "evaluate", "accept"),
     reads=("registry_dir",),
-    code=("experiments.lifecycle.register",),
+    code=("experiments.lifecycle.register", "experiments.recorded_data"),
     run=run,
     quality=Quality(
         requirement="whoever meets a version can see what it was made from and why it was thought good",

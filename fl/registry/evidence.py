@@ -18,10 +18,15 @@ from fl.registry.versions import Version
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
-def attach(folder: Path, version: Version, name: str, evidence: Mapping[str, Any]) -> None:
-    """Keep ``evidence``, JSON values, under ``name``; see ``Registry.attach``."""
+def check_name(name: str) -> None:
+    """Raise BadInput for what evidence cannot be called."""
     if not _NAME.fullmatch(name):
         raise BadInput(key="evidence", got=repr(name), allowed="a name of small letters, digits and _")
+
+
+def attach(folder: Path, version: Version, name: str, evidence: Mapping[str, Any]) -> None:
+    """Keep ``evidence``, JSON values, under ``name``; see ``Registry.attach``."""
+    check_name(name)
     if not version.path.is_file():
         raise BadInput(key="version", got=version.name, allowed=f"a version of the registry {folder}")
     with locked(folder):

@@ -145,11 +145,13 @@ def _evidence(folder: Path, versions: Iterable[Version]) -> Iterator[Problem]:
 
 
 def _datasets(folder: Path) -> Iterator[Problem]:
-    for path in sorted(datasets_folder(folder).glob("*/*.json")):
+    place = datasets_folder(folder)
+    for path in sorted([*place.glob("*/*.json"), *place.glob("*/*/*.json")]):
         try:
             read_json(path)
         except CorruptFile as error:
-            yield Problem.of(f"{path.parent.name}@{path.stem[:12]}", error)
+            name, version, *_ = path.relative_to(place).with_suffix("").parts
+            yield Problem.of(f"{name}@{version[:12]}", error)
 
 
 def _was_pruned(folder: Path, version: Version) -> bool:

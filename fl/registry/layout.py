@@ -7,6 +7,7 @@
     runs/<run_id>.examples.safetensors  a few held-out test examples of the server, for the parity of exports
     evidence/<version hash>/<name>.json what is known of a version besides: what decisions about it rest on
     datasets/<name>/<fingerprint>.json  what versions were made from
+    datasets/<name>/<fingerprint>/<evidence>.json   what is known of its content besides
     aliases.json                        champion and challenger, and who moved them when
     .lock                               held by whoever writes
 

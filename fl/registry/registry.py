@@ -131,8 +131,10 @@ class Registry:
 
     # Data sets
 
-    def record_dataset(self, name: str, fingerprint: str, facts: Mapping[str, Any], *, used_by: str) -> str:
-        """Record a data set by its content, and a version that was made from it; returns its NAME@VERSION.
+    def record_dataset(
+        self, name: str, fingerprint: str, facts: Mapping[str, Any], *, used_by: str | None = None
+    ) -> str:
+        """Record a data set by its content, and a version that was made from it, if any; returns its NAME@VERSION.
 
         ``parent`` is the content that was the newest of that name when it was recorded first.
         """
@@ -145,6 +147,14 @@ class Registry:
     def dataset(self, name: str) -> dict[str, Any]:
         """The data set called NAME, its newest, or NAME@VERSION. BadInput if there is none, or several."""
         return catalogue.dataset(self.folder, name)
+
+    def attach_to_dataset(self, dataset: str, name: str, evidence: Mapping[str, Any]) -> None:
+        """Keep what was found out about a recorded data set, NAME@VERSION; in place of what had that ``name``."""
+        catalogue.attach(self.folder, dataset, name, evidence)
+
+    def dataset_evidence(self, dataset: str) -> dict[str, dict[str, Any]]:
+        """Everything attached to a data set, by name. Raises CorruptFile where it is not what was attached."""
+        return catalogue.evidence(self.folder, dataset)
 
     # Aliases
 

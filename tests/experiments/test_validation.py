@@ -121,6 +121,21 @@ def test_a_dealt_client_is_left_out_too(fl, tmp_path):
     assert after["examples"] + after["quarantined_examples"] == before["examples"]
 
 
+def test_what_is_found_is_kept_with_the_data_set(fl, tables):
+    small, kept = (*TABLE, "dataset.path=good.csv"), ("--registry", "r")
+    assert fl("data", "profile", *small, *kept)[0] == 0
+    fl("data", "validate", *small, "--rules", "rules.yaml", "--infer")
+    assert fl("data", "validate", *small, "--rules", "rules.yaml", *kept)[0] == 0
+    status, out, _ = fl("data", "show", "good@", *kept, "--json")
+    found = json.loads(out)
+    assert status == 0 and found["used_by"] == [] and list(found["evidence"]) == ["profile", "validate"]
+    assert [c["name"] for c in found["evidence"]["profile"]["columns"]] == ["age", "weight", "ill"]
+    assert found["evidence"]["validate"]["violations"] == []
+    assert "good@" in fl("data", "list", *kept)[1]
+    status, _, err = fl("data", "profile", *small, "--registry", "/proc/x")
+    assert status == 2 and "--registry: got /proc/x" in err
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
