@@ -18,7 +18,7 @@ from clients.setting import Setting
 from fl.data.ordered import digit_counts, ordered
 from fl.data.store import Partition
 from fl.errors import BadInput, ClientFailed
-from fl.messages import ALL_COLUMNS, Query, QueryReport, check_answer
+from fl.messages import ALL_COLUMNS, PRIVATE, Query, QueryReport, check_answer
 from fl.metrics import Counts, Histogram, Statistics, Sums, merge
 from fl.moments import CoMoments, Moments
 from fl.parameters import Array
@@ -91,7 +91,8 @@ def _report(setting: Setting, query: Query, client: int) -> QueryReport:
     chosen = [y if c == x.shape[1] else x[:, c] for c in query.columns]
     columns = np.stack([column.astype(np.float64) for column in chosen], axis=1)
     statistics = KINDS[query.kind](Asked(setting, query, client, columns, y))
-    return check_answer(QueryReport((client,), query.round, len(y), statistics), query)
+    told = 0 if query.kind in PRIVATE else len(y)  # an exact number of examples would undo the noise on the counts
+    return check_answer(QueryReport((client,), query.round, told, statistics), query)
 
 
 def _features(partition: Partition, query: Query) -> tuple[Array, Array]:

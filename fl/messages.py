@@ -155,6 +155,9 @@ QUERIES: Mapping[str, type] = {
 }
 """Every question that may be asked, and the one statistic that answers it; clients/query.py says what each means."""
 
+PRIVATE = frozenset({"noisy_histogram"})
+"""The questions whose answers carry noise, and tell no number of examples beside it."""
+
 ALL_COLUMNS = "all"
 """The name of a statistic that is of all columns together; otherwise it is a column's number."""
 
@@ -197,7 +200,7 @@ class Query:
 
 @dataclass(frozen=True)
 class QueryReport:
-    """Statistics of ``clients`` (ascending) together, over ``num_examples`` examples."""
+    """Statistics of ``clients`` (ascending) together, over ``num_examples`` examples; 0 for a ``PRIVATE`` question."""
 
     clients: tuple[int, ...]
     round: int
@@ -253,6 +256,8 @@ def check_answer(report: QueryReport, query: Query) -> QueryReport:
     client = report.clients[0]
     _check_whole(client, "num_examples", report.num_examples, least=0, most=MAX_NUM_EXAMPLES)
     check_statistics(client, report.statistics)
+    if query.kind in PRIVATE and report.num_examples:
+        raise RefusedUpdate(client=client, what="num_examples", why=f"{query.kind} tells none")
     declared = QUERIES[query.kind]
     for name, statistic in report.statistics.items():
         if name != ALL_COLUMNS and name not in {str(column) for column in query.columns}:

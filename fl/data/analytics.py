@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from fl.data.count_noise import NoisyCounts
 from fl.data.ordered import BITS, DIGITS, PLACES, from_ordered
 from fl.errors import BadInput, StoppedByFaults
 from fl.messages import ALL_COLUMNS, MAX_STATISTIC_VALUES, MAX_STATISTICS, Query, QueryReport
@@ -95,19 +96,24 @@ def histogram(ask: Ask, edges: Mapping[int, Sequence[float]], *, part: str = "al
 
 def noisy_histogram(
     ask: Ask, edges: Mapping[int, Sequence[float]], *, epsilon: float, part: str = "all"
-) -> dict[int, list[float]]:
+) -> dict[int, NoisyCounts]:
     """The same with each client's own noise: ``epsilon``-differentially private by example, over all columns together.
 
-    Counts may be negative; a count over n clients has noise of deviation about sqrt(2 n) columns / epsilon.
+    Every column has its equal share of ``epsilon``, in however many rounds they are asked: an example is in one count
+    of each, and what is spent adds up. Counts may be negative; a count over n clients has noise of deviation about
+    sqrt(2 n) columns / epsilon, and ``NoisyCounts`` bounds it.
     """
     if not epsilon > 0:
         raise BadInput(key="epsilon", got=epsilon, allowed="a number above 0")
-    found: dict[int, list[float]] = {}
+    found: dict[int, NoisyCounts] = {}
     for block in (list(edges)[i : i + MAX_STATISTICS] for i in range(0, len(edges), MAX_STATISTICS)):
         share = epsilon * len(block) / len(edges)
         numbers = {**_named("edges", {c: edges[c] for c in block}), "epsilon": (share,)}
-        answers = _pooled(ask, "noisy_histogram", block, numbers, part)
-        found |= {c: list(s.values) for c, s in answers.items() if isinstance(s, Sums)}
+        answers = ask(Query("noisy_histogram", tuple(block), numbers, part=part))
+        clients = sum(len(report.clients) for report in answers.reports)
+        for name, sums in answers.pooled().items():
+            assert isinstance(sums, Sums)
+            found[int(name)] = NoisyCounts(tuple(sums.values), clients, epsilon / len(edges))
     return found
 
 

@@ -5,7 +5,9 @@
     within a bound   distinct values (standard error 1.6 %), frequent values (each says how many it may have missed)
 
 With ``epsilon`` the one question asked is a histogram with noise, between bounds that come from public data; all else
-is read off its bins, and what cannot be is left out.
+is read off its bins, and what cannot be is left out. ``epsilon`` is spent once, by all columns together. With the
+probability that is told, of all columns at once, every count of a histogram is within ``count_error`` of the exact one,
+and a quantile lies in a bin that reaches to within ``rank_error`` values of its rank.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import numpy as np
 
 from fl.data import analytics
 from fl.data.analytics import MOST_PAIRED, Ask
+from fl.data.count_noise import PROBABILITY
 from fl.data.ordered import PLACES
 from fl.errors import BadInput
 from fl.moments import Moments
@@ -63,7 +66,12 @@ def profile(
         for c, name in zip(numbers, names, strict=True)
     ]
     columns[-1] |= {"task": task, "class_names": list(class_names)}
-    about = {"part": part, "epsilon": epsilon, "at_least": None if epsilon else at_least}
+    about = {
+        "part": part,
+        "epsilon": epsilon,
+        "probability": PROBABILITY if epsilon else None,
+        "at_least": None if epsilon else at_least,
+    }
     plain: dict[str, Any] = _plain({**about, "columns": columns, "correlation": found["correlation"]})
     return plain
 
@@ -138,26 +146,32 @@ def _private(
         raise BadInput(key="bounds", got=f"none for column {lacking[0]}", allowed="low and high for every column")
     edges = {c: bin_edges(*bounds[c]) for c in numbers}
     noisy = analytics.noisy_histogram(ask, edges, epsilon=epsilon, part=part)
+    failure = (1 - PROBABILITY) / len(numbers) / 2  # half for the counts, half for the ranks
     columns = {}
     for c in numbers:
-        counts = np.maximum(0.0, noisy[c])
+        counts = np.maximum(0.0, noisy[c].counts)
         middles = (np.array(edges[c][:-1]) + np.array(edges[c][1:])) / 2
         total = counts.sum()
         mean = float((counts * middles).sum() / total) if total else math.nan
         spread = float(np.sqrt((counts * (middles - mean) ** 2).sum() / total)) if total else math.nan
-        reached = counts.cumsum()
+        # Of the counts as they are: those cut off at 0 would add up to too many.
+        reached = np.maximum.accumulate(np.cumsum(noisy[c].counts))
+        rows = float(np.sum(noisy[c].counts))
         at = {
-            name: float(middles[min(int(np.searchsorted(reached, share * total)), len(middles) - 1)])
+            name: float(middles[min(int(np.searchsorted(reached, share * rows)), len(middles) - 1)])
             for name, share in SHARES.items()
         }
         columns[c] = {
-            "count": float(np.sum(noisy[c])),
+            "count": rows,
             "mean": mean,
             "deviation": spread,
             "median": at["median"],
             "quantiles": at,
             "bin_width": edges[c][1] - edges[c][0],
-            "histogram": {"edges": edges[c], "counts": noisy[c]},
+            "count_error": noisy[c].count_error(failure),
+            "rank_error": 2
+            * noisy[c].rank_error(failure),  # of the rank itself, and of the total that it is a share of
+            "histogram": {"edges": edges[c], "counts": list(noisy[c].counts)},
         }
     return {"columns": columns, "correlation": None}
 

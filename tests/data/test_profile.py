@@ -106,6 +106,29 @@ def test_with_epsilon_only_noisy_histograms_are_asked(hospitals):
     assert len(public_bounds(columns)) == 14
 
 
+def test_with_epsilon_the_errors_are_what_is_said(hospitals):
+    """Twenty profiles: in all but one at the most, every count and every quantile is within what it says of itself."""
+    columns, rows = hospitals
+    bounds = {c: (float(np.nanmin(rows[:, c])), float(np.nanmax(rows[:, c]))) for c in range(14)}
+    right = 0
+    for _ in range(20):
+        found = profile(columns.ask, names=columns.names, epsilon=10.0, bounds=bounds)
+        assert found["probability"] == 0.95
+        right += all(_within(column, rows[np.isfinite(rows[:, c]), c]) for c, column in enumerate(found["columns"]))
+    assert right >= 19
+
+
+def _within(column, known):
+    edges, counts = np.array(column["histogram"]["edges"]), np.array(column["histogram"]["counts"])
+    exact = np.histogram(known, edges)[0]
+    told = [np.abs(counts - exact).max() <= column["count_error"]]
+    for name, value in column["quantiles"].items():
+        low, high = (known < value - column["bin_width"] / 2).sum(), (known <= value + column["bin_width"] / 2).sum()
+        rank = SHARES[name] * len(known)
+        told.append(low - column["rank_error"] <= rank <= high + column["rank_error"])
+    return all(told)
+
+
 def test_edges_suit_the_column():
     assert bin_edges(1.0, 3.0, whole=True) == (0.5, 1.5, 2.5, 3.5)
     assert len(bin_edges(0.0, 1.0)) == NUM_BINS + 1

@@ -11,9 +11,11 @@ from clients.setting import open_setting
 from experiments.compose import compose
 from experiments.prepare import load_data, prepare_data
 from fl.data import analytics
+from fl.data.count_noise import NoisyCounts
 from fl.data.store import write_store
 from fl.errors import BadInput, StoppedByFaults
-from fl.messages import Query
+from fl.messages import Query, QueryReport
+from fl.metrics import Sums
 from fl.signature import Signature
 from server.query import asker
 
@@ -151,14 +153,59 @@ def test_correlations_are_the_pooled_ones(ask, hospitals):
 def test_noise_has_the_size_that_epsilon_says(ask, columns):
     edges = np.linspace(0, 100, 401)
     exact = np.histogram(columns[AGE], edges)[0]
-    off = np.array(analytics.noisy_histogram(ask, {AGE: edges}, epsilon=0.5)[AGE]) - exact
+    off = np.array(analytics.noisy_histogram(ask, {AGE: edges}, epsilon=0.5)[AGE].counts) - exact
     a = np.exp(-0.5)
     assert off.std() == pytest.approx(np.sqrt(4 * 2 * a) / (1 - a), rel=0.15)  # four clients
     assert abs(off.mean()) < 1
-    again = np.array(analytics.noisy_histogram(ask, {AGE: edges}, epsilon=0.5)[AGE]) - exact
+    again = np.array(analytics.noisy_histogram(ask, {AGE: edges}, epsilon=0.5)[AGE].counts) - exact
     assert (off != again).any(), "each round draws its own noise"
     with pytest.raises(BadInput, match="epsilon: got 0"):
         analytics.noisy_histogram(ask, {AGE: edges}, epsilon=0)
+
+
+def test_what_is_spent_adds_up_to_epsilon_and_nothing_exact_is_told(ask, hospitals):
+    """Over all queries, rounds and columns; of an answer with noise not even the number of examples crosses."""
+    spent, told = [], []
+
+    def watched(query):
+        answers = ask(query)
+        assert query.kind == "noisy_histogram"
+        spent.append(query.numbers["epsilon"][0])
+        told.extend(report.num_examples for report in answers.reports)
+        return answers
+
+    found = analytics.noisy_histogram(watched, dict.fromkeys(ALL, (0.0, 1.0, 2.0)), epsilon=3.0)
+    assert spent == [pytest.approx(3.0)] and set(told) == {0}
+    assert {counts.epsilon for counts in found.values()} == {3.0 / 14} and found[0].num_clients == 4
+
+
+def test_of_more_columns_than_a_round_takes_each_has_its_share_of_epsilon():
+    asked = []
+
+    def ask(query):
+        asked.append(query)
+        sums = {str(c): Sums((0.0,) * 2) for c in query.columns}
+        return analytics.Answers(query, [QueryReport((0,), 1, 0, sums)], {})
+
+    analytics.noisy_histogram(ask, dict.fromkeys(range(70), (0.0, 1.0, 2.0)), epsilon=7.0)
+    shares = [(query.numbers["epsilon"][0], len(query.columns)) for query in asked]
+    assert [columns for _, columns in shares] == [32, 32, 6]
+    assert [epsilon / columns for epsilon, columns in shares] == pytest.approx([0.1] * 3)
+
+
+@pytest.mark.parametrize("clients, epsilon", [(1, 0.1), (4, 1.0), (300, 0.05)])
+def test_the_bounds_on_noise_hold_as_often_as_they_say(clients, epsilon):
+    """Of histograms of 32 counts: all counts, and all ranks, within the bounds 95 times of 100; and not far within."""
+    counts = NoisyCounts((0.0,) * 32, clients, epsilon)
+    draw, stop, times = np.random.default_rng(0), -np.expm1(-epsilon), 2_000
+    noise = np.zeros((times, 32))
+    for _ in range(clients):
+        noise += draw.geometric(stop, noise.shape) - draw.geometric(stop, noise.shape)
+    largest = np.abs(noise).max(axis=1)
+    highest = np.abs(noise.cumsum(axis=1)).max(axis=1)
+    for seen, bound in ((largest, counts.count_error()), (highest, counts.rank_error())):
+        assert (seen <= bound).mean() >= 0.95
+        assert bound <= 2 * np.quantile(seen, 0.95)
 
 
 def test_each_client_can_answer_for_itself(ask, hospitals):
