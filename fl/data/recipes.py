@@ -13,6 +13,7 @@ A recipe is a list of steps, each with what it takes (``columns`` none: all that
     - dates:       {columns: [seen], unit: days, fields: [year, month]}   days or seconds since 1970
     - curve:       {columns: [cost], by: log1p}                           log log1p sqrt square
     - aggregate:   {columns: [a, b], by: mean, into: ab}                  sum mean min max, of each example
+    - select:      {most: 8, by: mutual_information, bins: 8}             mutual_information correlation, with the label
 
 Of categories and most frequent values a client tells those alone that it has ``at_least`` times.
 
@@ -27,6 +28,7 @@ from dataclasses import dataclass, replace
 
 from fl.data import analytics
 from fl.data.analytics import Ask
+from fl.data.relevance import BY, relevance
 from fl.data.written_steps import Entry, read_steps
 from fl.errors import BadInput
 from fl.messages import Query
@@ -232,6 +234,24 @@ def _aggregate(f: Fitting, *, columns: Sequence[str], by: str, into: str) -> Seq
     return [steps.Aggregate(f.chosen(columns), by, into)]
 
 
+def _select(
+    f: Fitting, *, most: int, columns: Sequence[str] | None = None, by: str = "mutual_information", bins: int = 8
+) -> Sequence[Step]:
+    """Of ``columns``, drop all but the ``most`` that tell most of the label; of equals the first stay."""
+    f.among("by", by, BY)
+    for option, value, least in (("most", most, 1), ("bins", bins, 2)):
+        if value < least:
+            raise BadInput(key=f"{f.key}.{option}", got=value, allowed=f"{least} or more")
+    chosen = f.chosen(columns)
+    try:
+        found = relevance(f.ask, f.numbers(chosen), label=len(f.names), by=by, bins=bins, part=PART)
+    except BadInput as error:
+        raise BadInput(key=f"{f.key}.{error.key}", got=error.got, allowed=error.allowed) from error
+    ranked = sorted(chosen, key=lambda name: -found[f.names.index(name)])
+    gone = tuple(name for name in chosen if name in ranked[most:])
+    return [steps.Drop(gone)] if gone else []
+
+
 FITS: Mapping[str, Callable[..., Sequence[Step]]] = {
     "impute": _impute,
     "outliers": _outliers,
@@ -244,6 +264,7 @@ FITS: Mapping[str, Callable[..., Sequence[Step]]] = {
     "dates": _dates,
     "curve": _curve,
     "aggregate": _aggregate,
+    "select": _select,
 }
 
 

@@ -57,6 +57,7 @@ EVERYTHING = [
     {"scale": {"columns": ["age"], "by": "min_max"}},
     {"drop_rows": {}},
     {"scale": {}},
+    {"select": {"most": 99}},
 ]
 
 
