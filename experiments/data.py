@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -79,9 +79,7 @@ def show(
     shown = {key: value for key, value in facts.items() if value not in (None, [], {})}
     print_table(("", ""), [(key.replace("_", " "), _text(value)) for key, value in shown.items()])
     if evidence:
-        from experiments.recorded_data import show_evidence
-
-        show_evidence(evidence)
+        _show_evidence(evidence)
 
 
 @app.command()
@@ -101,15 +99,13 @@ def profile(
     registry: Kept = None,
 ) -> None:
     """Profile the columns of a table over private partitions: merged statistics only. Writes an HTML report."""
-    from experiments.recorded_data import show_profile
-
     found = make_profile(
         _composed(overrides), part=part, at_least=at_least, epsilon=epsilon, output=output, registry=registry
     )
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return
-    show_profile(found["columns"])
+    _show_profile(found["columns"])
     typer.echo(found["report"])
 
 
@@ -219,3 +215,36 @@ def _text(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(_text(one) for one in value)
     return f"{value:,.10g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+
+
+def _show_evidence(evidence: Mapping[str, Mapping[str, Any]]) -> None:
+    """The profile as a table, the rules as the YAML that they are written in, and who broke them."""
+    from experiments.recorded_data import PROFILE, RULES
+    from experiments.validation import rules_text, violation_rows
+
+    if PROFILE in evidence:
+        _show_profile(evidence[PROFILE]["columns"])
+    if RULES in evidence:
+        typer.echo(f"\nrules\n{rules_text(evidence[RULES]['rules']).decode().rstrip()}")
+        broken = evidence[RULES]["violations"]
+        typer.echo(f"\n{'nobody breaks a rule' if not broken else 'broken rules'}")
+        if broken:
+            from experiments.printing import print_table
+
+            print_table(*violation_rows(broken))
+
+
+def _show_profile(columns: Sequence[Mapping[str, Any]]) -> None:
+    """A row a column."""
+    from experiments.printing import print_table
+
+    told = ("type", "count", "missing", "min", "median", "max", "mean", "deviation", "distinct")
+    rows = [
+        (column["name"], *("" if column.get(fact) is None else _short(column[fact]) for fact in told))
+        for column in columns
+    ]
+    print_table(("column", *told), rows)
+
+
+def _short(value: Any) -> str:
+    return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,35 +77,3 @@ def facts(wanted: str, registry: Path) -> dict[str, Any]:
     found = Registry(registry).dataset(wanted)
     evidence = Registry(registry).dataset_evidence(wanted)
     return found | ({"evidence": evidence} if evidence else {})
-
-
-def show_evidence(evidence: Mapping[str, Mapping[str, Any]]) -> None:
-    """The profile as a table, the rules as the YAML that they are written in, and who broke them."""
-    from experiments.validation import rules_text, violation_rows
-
-    if PROFILE in evidence:
-        show_profile(evidence[PROFILE]["columns"])
-    if RULES in evidence:
-        print(f"\nrules\n{rules_text(evidence[RULES]['rules']).decode().rstrip()}")
-        broken = evidence[RULES]["violations"]
-        print(f"\n{'nobody breaks a rule' if not broken else 'broken rules'}")
-        if broken:
-            from experiments.printing import print_table
-
-            print_table(*violation_rows(broken))
-
-
-def show_profile(columns: Sequence[Mapping[str, Any]]) -> None:
-    """A row a column."""
-    from experiments.printing import print_table
-
-    told = ("type", "count", "missing", "min", "median", "max", "mean", "deviation", "distinct")
-    rows = [
-        (column["name"], *("" if column.get(fact) is None else _short(column[fact]) for fact in told))
-        for column in columns
-    ]
-    print_table(("column", *told), rows)
-
-
-def _short(value: Any) -> str:
-    return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
