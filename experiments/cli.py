@@ -227,6 +227,22 @@ def accept(
 
 
 @app.command(rich_help_panel=AROUND)
+def report(
+    version: Name,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", metavar="DIR", help="Where the files go; outputs/reports/... if not said."),
+    ] = None,
+    registry: Folder = REGISTRY,
+    as_json: Json = False,
+) -> None:
+    """Write the model card of a version and the report of its experiment: Markdown and HTML, with plots."""
+    from experiments.report import report as write
+
+    write(version, registry=registry, output=output, as_json=as_json)
+
+
+@app.command(rich_help_panel=AROUND)
 def lifecycle(
     overrides: Annotated[
         list[str] | None,

@@ -27,8 +27,8 @@ def package(
     out all the same.
     """
     from experiments.export import listed, opened
+    from fl.evaluation.card import card, markdown
     from fl.keys import read_private_key
-    from fl.packaging.card import model_card
     from fl.packaging.package import package as write
 
     private = read_private_key(key) if key else None
@@ -45,10 +45,16 @@ def package(
         formats=listed(formats),
         output=output,
         version=version,
-        card=model_card(version, found.signature, {**evidence, **({"accept": accepted} if accepted else {})}),
+        card=markdown(card(version, found.signature, _lasting(evidence, accepted))),
         also={"accepted": accepted},
         key=private,
     )
+
+
+def _lasting(evidence: Mapping[str, Mapping[str, Any]], accepted: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The evidence without what comes out differently each time, so that the same model has the same bundle."""
+    kept = {name: {key: v for key, v in one.items() if key != "measured"} for name, one in evidence.items()}
+    return kept | ({"accept": accepted} if accepted else {})
 
 
 def facts(version: Version) -> dict[str, Any]:

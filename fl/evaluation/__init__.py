@@ -14,4 +14,6 @@ resources.py      size and latency
 held_back.py      all of these together: the evidence `evaluate`
 distribution.py   a metric over clients: deciles, the worst tenth, Jain's index, Gini; clients_picture.py draws it
 acceptance.py     that evidence against success criteria: the verdict, with every reason
+card.py           the model card
+plots.py          the evidence drawn
 """

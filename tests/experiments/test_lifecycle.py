@@ -313,6 +313,34 @@ def test_a_no_go_ends_the_pipeline_each_time(lifecycle, tmp_path, overrides, wor
     assert status == 0 and "although no-go" in stages["understand"]["found"]
 
 
+# The model card
+
+
+def test_the_model_card_of_the_champion_is_complete(finished, tmp_path, capsys):
+    """Of a version that went through every stage only what was not asked for is missing, and each says why."""
+    registry = str(finished / "registry")
+    capsys.readouterr()
+    assert cli.run(["report", "champion", "--registry", registry, "--output", str(tmp_path / "out"), "--json"]) == 0
+    files = [Path(file) for file in json.loads(capsys.readouterr().out)["files"]]
+    assert [file.name for file in files] == ["model-card.md", "model-card.html", "report.md", "report.html"]
+    rows = [
+        line.split(" | ") for line in files[0].read_text().splitlines() if line.startswith("| ") and line != "| | |"
+    ]
+    told = {row[0].strip("| "): row[1].strip("| ") for row in rows}
+    assert all(told.values()) and told["aliases"] == "champion" and told["licence"] == "CC BY 4.0"
+    missing = {name: value for name, value in told.items() if value.startswith("*none: ")}
+    assert missing.keys() <= {
+        *("objective", "intended use", "owner", "risks"),  # nobody said
+        *("differential privacy", "against the champion before", "fairness", "groups", "asked for"),  # nobody asked
+        *("clients", "personal and local models", "goes out nevertheless"),
+    }
+    assert all(len(value) > len("*none: *") + 5 for value in missing.values())
+    page, text = files[3].read_text(), files[2].read_text()
+    assert page.count("<svg") >= 6 and "<script" not in page and "num_rounds=3" in page and "num_rounds=3" in text
+    plots = [line.partition("](")[2].rstrip(")") for line in text.splitlines() if line.startswith("![")]
+    assert len(plots) == page.count("<svg") and all((tmp_path / "out" / plot).is_file() for plot in plots)
+
+
 # Accepted, or refused
 
 

@@ -115,7 +115,7 @@ def test_only_what_was_accepted_is_packaged_where_something_was_asked_for(fl, tm
     assert status == 0
     bundle = open_bundle(Path(out.splitlines()[-1]))
     assert bundle.manifest["accepted"] == {"accepted": False, "override": {"reason": "a demo | of it"}}
-    assert "because: a demo | of it" in (bundle.folder / "card.md").read_text()
+    assert r"goes out nevertheless | a demo \| of it |" in (bundle.folder / "card.md").read_text()
     store.attach(version, "accept", {**REFUSED, "override": {"reason": "r", "by": "b", "time": "t"}})
     assert fl("package", "champion", registry=store)[0] == 0
     store.attach(version, "accept", {**REFUSED, "accepted": True, "reasons": []})

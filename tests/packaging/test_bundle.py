@@ -14,11 +14,11 @@ from safetensors.numpy import load_file
 
 from fl.bundle import NEEDED, Bundle, open_bundle, write_bundle
 from fl.errors import BadInput, CorruptFile
+from fl.evaluation.card import card, markdown
 from fl.files import FILES, json_bytes, read_json, sha256_file
 from fl.models.arrays import parameters_of
 from fl.models.build import build_model
 from fl.models.evaluate import predict
-from fl.packaging.card import model_card
 from fl.packaging.package import package
 from fl.parameters import sha256
 from fl.signature import Signature
@@ -60,7 +60,7 @@ def packaged(output: Path, **changes) -> Bundle:
         "formats": ["pt2"],
         "output": output,
         "version": version,
-        "card": model_card(version, TABLE, {}),
+        "card": markdown(card(version, TABLE, {})),
     }
     return package(model, **(arguments | changes))
 
