@@ -35,10 +35,12 @@ def package(
     as_json: Json = False,
 ) -> None:
     """Write an accepted version as a bundle: the model, what it takes and gives, a card, checksums, a signature."""
+    from experiments.export import warn
     from experiments.package import package as write
     from experiments.package import show as print_it
 
     made = write(version, formats=format.split(","), output=output, registry=registry, key=key, override=override)
+    warn(made.manifest["formats"])
     print_it(made, as_json=as_json)
 
 

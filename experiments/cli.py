@@ -44,7 +44,6 @@ app.add_typer(data.app, name="data", rich_help_panel=AROUND)
 app.add_typer(foreign.app, name="app", rich_help_panel=AROUND)
 app.command(rich_help_panel=AROUND)(bundles.package)
 app.add_typer(bundles.app, name="bundle", rich_help_panel=AROUND)
-app.add_typer(bundles.app, name="bundle", rich_help_panel=AROUND)
 
 
 def main() -> None:
@@ -162,7 +161,11 @@ def resume(
 def export(
     version: Name,
     format: Annotated[  # noqa: A002 - the option's name
-        str, typer.Option("--format", help="safetensors, pt2, onnx, c, whl, pyz, pmml, pfa; several with commas.")
+        str,
+        typer.Option(
+            "--format",
+            help="safetensors, pt2, onnx, onnx_int8, torchscript, executorch, c, whl, pyz, pmml, pfa; with commas.",
+        ),
     ] = "safetensors,pt2,onnx",
     output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Where the files go.")] = Path("exports"),
     registry: Folder = REGISTRY,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,8 +86,18 @@ def listed(formats: Sequence[str]) -> list[str]:
     return [text.strip() for text in formats if text.strip()]
 
 
+def warn(formats: Iterable[str]) -> None:
+    """Say on standard error what whoever asked for these formats should know."""
+    from fl.packaging.export import FORMATS
+
+    for warning in (FORMATS[name].warning for name in formats if name in FORMATS):
+        if warning:
+            print(f"warning: {warning}", file=sys.stderr)
+
+
 def show(files: Sequence[Exported], *, as_json: bool) -> None:
     """Print what was written: a table, or a JSON list with an object a file."""
+    warn(file.format for file in files)
     if as_json:
         print(json.dumps([_plain(file) for file in files], indent=2))
         return

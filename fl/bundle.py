@@ -29,7 +29,7 @@ from fl.files import FILES, read_json, sha256_file, storing, sync_folder, writab
 from fl.keys import public_half, read_public_key, verifies
 from fl.parameters import Parameters, sha256
 from fl.signature import Signature
-from fl.untrusted import objection
+from fl.untrusted import refuse_objectionable
 
 if TYPE_CHECKING:
     from torch import nn
@@ -190,8 +190,7 @@ def open_bundle(folder: Path, *, public_key: Path | None = None) -> Bundle:
     _check_files(folder, manifest)
     _check_signature(folder, manifest, wanted)
     for name in manifest[FILES]:
-        if why := objection(folder / name):
-            raise CorruptFile(path=str(folder / name), why=f"refused: {why}")
+        refuse_objectionable(folder / name)
     return Bundle(folder, found, manifest, wanted is not None)
 
 

@@ -21,6 +21,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from fl.errors import CorruptFile
+
 RUNS_CODE = (".pkl", ".pickle", ".joblib", ".dill", ".pth", ".ckpt", ".h5", ".keras", ".so", ".dll", ".dylib")
 """Suffixes of what runs code when read as it usually is, or when loaded at all; never part of a bundle."""
 
@@ -54,6 +56,12 @@ def objection(path: Path) -> str | None:
     if content[:1] == b"\x80" and _is_pickle(content):
         return "it is a pickle, which may run code when it is read"
     return None
+
+
+def refuse_objectionable(path: Path) -> None:
+    """Raise CorruptFile, saying what speaks against it, for a file that is not to be read."""
+    if why := objection(path):
+        raise CorruptFile(path=str(path), why=f"refused: {why}")
 
 
 # Archives of torch

@@ -82,6 +82,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "onnxscript": ("fl.packaging",),
     "torch.onnx": ("fl.packaging",),
     "onnxruntime": ("fl.packaging", "fl.serving"),
+    "executorch": ("fl.packaging",),
 }
 
 # What `fl --help` must not wait for: nothing that experiments.cli imports while it is imported may import these.

@@ -20,7 +20,7 @@ from fl.errors import BadInput, MissingExtra
 from fl.files import sha256_file, sync_folder, writable_folder, write_json
 from fl.models.arrays import load_parameters, to_inputs
 from fl.models.evaluate import outputs_of
-from fl.packaging import c_source, onnx, pfa, pmml, pt2, pyz, safetensors, wheel
+from fl.packaging import c_source, executorch, onnx, onnx_int8, pfa, pmml, pt2, pyz, safetensors, torchscript, wheel
 from fl.packaging.predict import Predict
 from fl.parameters import Array
 from fl.signature import Signature
@@ -46,6 +46,7 @@ class Format:
     examples    at most so many are compared, where the reader is slow
     answers     what the file says where the model says outputs; the same, if the format can say it
     naming      the file's name, from the name that was asked for and the suffix
+    warning     what whoever asks for it should know
     """
 
     suffix: str
@@ -58,6 +59,7 @@ class Format:
     examples: int = 2**31
     answers: Callable[[Array, Signature], Array] = lambda outputs, signature: outputs
     naming: Callable[[str, str], str] = "{}.{}".format
+    warning: str = ""
 
 
 FORMATS: dict[str, Format] = {
@@ -69,6 +71,28 @@ FORMATS: dict[str, Format] = {
         lambda path, _: onnx.read(path),
         tolerance=1e-5,  # other kernels, other orders of summation
         packages=("onnx", "onnxscript", "onnxruntime"),
+    ),
+    "onnx_int8": Format(
+        "int8.onnx",
+        onnx_int8.write,
+        lambda path, _: onnx.read(path),
+        tolerance=0.1,  # a weight is off by up to 1/255 of its channel's range, and so is an activation
+        packages=("onnx", "onnxscript", "onnxruntime"),
+    ),
+    "torchscript": Format(
+        "pt",
+        torchscript.write,
+        lambda path, _: torchscript.read(path),
+        tolerance=1e-6,
+        warning=torchscript.WARNING,
+    ),
+    "executorch": Format(
+        "pte",
+        executorch.write,
+        lambda path, _: executorch.read(path),
+        tolerance=1e-5,  # other kernels
+        packages=("executorch",),
+        extra="edge",
     ),
     "c": Format(
         "c",

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fl.packaging.metadata import KEY, to_text
 from fl.packaging.predict import Predict
 from fl.packaging.quiet import quiet
+from fl.untrusted import refuse_objectionable
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -45,9 +46,10 @@ def write(module: nn.Module, example: Tensor, path: Path, *, metadata: Mapping[s
 
 
 def read(path: Path) -> Predict:
-    """A session of onnxruntime on one thread of the CPU."""
+    """A session of onnxruntime on one thread of the CPU. Raises CorruptFile for a model that names other files."""
     import onnxruntime
 
+    refuse_objectionable(path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3  # errors only

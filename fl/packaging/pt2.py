@@ -14,6 +14,7 @@ from fl.packaging.metadata import KEY, to_text
 from fl.packaging.predict import Predict, as_tensor
 from fl.packaging.quiet import quiet
 from fl.parameters import Array
+from fl.untrusted import refuse_objectionable
 
 
 def write(module: nn.Module, example: Tensor, path: Path, *, metadata: Mapping[str, Any]) -> None:
@@ -29,7 +30,8 @@ def write(module: nn.Module, example: Tensor, path: Path, *, metadata: Mapping[s
 
 
 def read(path: Path) -> Predict:
-    """The graph as a function."""
+    """The graph as a function. Raises CorruptFile for an archive that would run code while it is loaded."""
+    refuse_objectionable(path)
     with quiet():
         module = torch.export.load(path).module()
 

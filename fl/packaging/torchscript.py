@@ -1,0 +1,61 @@
+"""TorchScript: torch's older archive of a program with its parameters, for what cannot read pt2 yet.
+
+torch 2.13 has deprecated it, so it is offered with a warning. The same model gives the same bytes the first time that a
+process traces one: torch numbers the classes of a process.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fl.models.evaluate import one_thread
+from fl.packaging.metadata import KEY, to_text
+from fl.packaging.predict import Predict, as_tensor
+from fl.packaging.quiet import quiet
+from fl.parameters import Array
+from fl.untrusted import refuse_objectionable
+
+WARNING = "torchscript is deprecated in torch 2.13; pt2 is what follows it"
+
+
+def write(module: nn.Module, example: Tensor, path: Path, *, metadata: Mapping[str, Any]) -> None:
+    """``example`` (at least two inputs) is traced: steps that depend on the numbers are not expressed by that."""
+    with quiet():
+        traced = torch.jit.trace(module, (example,))
+        torch.jit.save(traced, path, _extra_files={f"{KEY}.json": to_text(metadata)})
+    _forget_sources(path)
+
+
+def read(path: Path) -> Predict:
+    """The program as a function. Raises CorruptFile for one that runs while it is loaded."""
+    refuse_objectionable(path)
+    with quiet():
+        module = torch.jit.load(path)
+
+    def predict(inputs: Array) -> Array:
+        with one_thread(), torch.no_grad(), quiet():
+            outputs: Array = module(as_tensor(inputs)).numpy()
+        return outputs
+
+    return predict
+
+
+def _forget_sources(path: Path) -> None:
+    """Leave out the lines of code that made each operation, which name folders of the machine that exported."""
+    with zipfile.ZipFile(path) as archive:
+        entries = [
+            (entry, archive.read(entry))
+            for entry in archive.infolist()
+            if not entry.filename.endswith(".debug_pkl") and "/traced_inputs" not in entry.filename
+        ]
+    with zipfile.ZipFile(path, "w") as archive:
+        for old, content in entries:
+            entry = zipfile.ZipInfo(old.filename)  # with zip's first day as its date
+            entry.compress_type = old.compress_type
+            archive.writestr(entry, content)
