@@ -153,8 +153,8 @@ def _digits(asked: Asked) -> Statistics:
     out: Statistics = {}
     for c, values in asked.each():
         keys = ordered(_known(values))
-        found = [digit_counts(keys, int(prefix), int(place)) for prefix in asked.numbers(f"prefix/{c}")]
-        out[str(c)] = Counts(tuple(np.concatenate(found).tolist()))
+        prefixes = [int(prefix) for prefix in asked.numbers(f"prefix/{c}")]
+        out[str(c)] = Counts(tuple(digit_counts(keys, prefixes, int(place)).ravel().tolist()))
     return out
 
 

@@ -8,6 +8,8 @@ five digits, and after ``d`` digits of eight bits a value is known to within 2^-
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from fl.parameters import Array
@@ -31,8 +33,12 @@ def from_ordered(keys: Array) -> Array:
     return np.asarray(bits.view(np.float64))
 
 
-def digit_counts(keys: Array, prefix: int, place: int) -> Array:
-    """How many keys begin with ``prefix``, which is ``place`` digits long, by their next digit (DIGITS,)."""
+def digit_counts(keys: Array, prefixes: Sequence[int], place: int) -> Array:
+    """How many keys begin with each of ``prefixes``, ``place`` digits long, by their next digit (prefixes, DIGITS)."""
     rest = keys >> np.uint64(64 - BITS * (place + 1))
-    chosen = rest if place == 0 else rest[(rest >> np.uint64(BITS)) == np.uint64(prefix)]
-    return np.bincount((chosen & np.uint64(DIGITS - 1)).astype(np.int64), minlength=DIGITS)
+    begins, digits = rest >> np.uint64(BITS), (rest & np.uint64(DIGITS - 1)).astype(np.int64)
+    found = {
+        prefix: np.bincount(digits[begins == np.uint64(prefix)] if place else digits, minlength=DIGITS)
+        for prefix in set(prefixes)
+    }
+    return np.stack([found[prefix] for prefix in prefixes])
