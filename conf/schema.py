@@ -310,6 +310,21 @@ class Lifecycle(Simulate):
     stage: Annotated[str | None, "the stage to come to, with those that it depends on; null: all"]
 
 
+@dataclass
+class Budget:
+    """What a search for a model may spend."""
+
+    minutes: Annotated[float, "after which nothing more is begun"]
+    rounds: Annotated[int, "of training, over all trials"]
+
+
+@dataclass
+class Automl(Simulate):
+    """A search for a model."""
+
+    budget: Annotated[Budget, "what it may spend"]
+
+
 # The name under which a YAML file asks for its class: /schema/GROUP@_here_: NAME.
 CHOICES: dict[str, dict[str, type]] = {
     "dataset": {

@@ -244,6 +244,26 @@ def shortlist(
 
 
 @app.command(rich_help_panel=AROUND)
+def automl(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[budget.minutes=M] [budget.rounds=R] [GROUP=CHOICE | KEY=VALUE]...",
+            autocompletion=completion.complete,
+            help="What `fl simulate` takes, but for the model and how it learns; run_dir is the folder of all trials.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Find a model within a budget: many kinds tried, the better ones trained longer, ensembles; one HTML page."""
+    from experiments.selection.automl import automl as find
+    from experiments.selection.automl import show
+
+    show(find(overrides or []), as_json=as_json)
+
+
+@app.command(rich_help_panel=AROUND)
 def new(
     project: Annotated[Path, typer.Argument(metavar="PROJECT", help="The folder to make.", show_default=False)],
 ) -> None:

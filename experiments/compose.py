@@ -29,7 +29,7 @@ from experiments.choices import GROUPS
 from fl.cohorts import unseen_clients
 
 CONFIG_MODULE, CONFIG_NAME, VERSION_BASE = "conf", "simulate", "1.3"
-LIFECYCLE = "lifecycle"
+LIFECYCLE, AUTOML = "lifecycle", "automl"
 RUNS, SWEEPS, REGISTRY = Path("outputs/runs"), Path("outputs/multirun"), Path("outputs/registry")
 NUM_CLIENTS, COHORT_SIZE = 100, 10
 # Settings that take any key below them, so that nobody has to write Hydra's +.
@@ -40,7 +40,7 @@ def compose(overrides: Sequence[str], *, run_dir: Path | None = None, name: str 
     """The settings of one run, complete and plain, from overrides as they are typed; BadInput if there are none such.
 
     ``run_dir`` is the run's folder where somebody else decides it, as a multirun does for its jobs; ``name`` is the
-    configuration to start from, CONFIG_NAME or LIFECYCLE.
+    configuration to start from, CONFIG_NAME, LIFECYCLE or AUTOML.
     """
     with _hydra(overrides, name):
         complaints.refuse_unfit(_parse(overrides), multirun=False)
@@ -117,6 +117,7 @@ def register_schema() -> None:
     store = ConfigStore.instance()
     store.store(CONFIG_NAME, schema.Simulate, group="schema")
     store.store(LIFECYCLE, schema.Lifecycle, group="schema")
+    store.store(AUTOML, schema.Automl, group="schema")
     for group, kinds in schema.CHOICES.items():
         for name, kind in kinds.items():
             store.store(name, kind, group=f"schema/{group}")

@@ -61,11 +61,16 @@ def answers_of(store: Registry, version: Version) -> Answers:
 
 
 def analyse(
-    found: Mapping[str, Answers], *, seed: int, bags: Mapping[str, Sequence[str]] | None = None
+    found: Mapping[str, Answers],
+    *,
+    seed: int,
+    bags: Mapping[str, Sequence[str]] | None = None,
+    others: Mapping[str, Answers] | None = None,
 ) -> dict[str, Any]:
     """Errors, shortlist and ensembles of models by name, which answered the same examples; as plain values.
 
-    bags   ensembles that are given, by name: their members' names
+    bags     ensembles that are given, by name: their members' names
+    others   answers of members that stand for nothing but their bag
     """
     from fl.evaluation.shortlist import disagreement, misses, shortlist
 
@@ -76,7 +81,8 @@ def analyse(
     members = shortlist(chosen_on)
     metric = next(iter(found.values())).score[0]
     ensembles = [_vote(told_on, members, "vote", "vote of the shortlist")]
-    ensembles += [_vote(told_on, bag, "bagging", name) for name, bag in (bags or {}).items()]
+    bagged = told_on | {name: answers.only(final) for name, answers in (others or {}).items()}
+    ensembles += [_vote(bagged, bag, "bagging", name) for name, bag in (bags or {}).items()]
     ensembles.append(_stack(chosen_on, told_on, members))
     return {
         "metric": metric,
@@ -96,6 +102,17 @@ def analyse(
         "shortlist": members,
         "ensembles": ensembles,
     }
+
+
+def beside(found: Mapping[str, Answers], one: str, other: str, *, seed: int) -> str:
+    """Whether one model beats another on the half that told, in words."""
+    _, final = _halves(found, seed)
+    told, rival = found[one].only(final), found[other].only(final)
+    metric, values = told.score
+    value, against_it = float(values.mean()), float(rival.score[1].mean())
+    better = value < against_it if metric == "mae" else value > against_it
+    said = f"{metric} {value:.4f} against {against_it:.4f}"
+    return f"{'beats' if better else 'does not beat'} {other}: {said}; {_sure(against(told, rival))}"
 
 
 def _halves(found: Mapping[str, Answers], seed: int) -> tuple[Array, Array]:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from fl.errors import BadInput
-from fl.models import cnn, logistic, lstm, mlp, softmax, table_mlp, transformer
+from fl.models import cnn, constant, logistic, lstm, mlp, softmax, table_mlp, transformer
 from fl.models.build import build_model
 from fl.models.table_preprocessing import TablePreprocessing
 from fl.signature import Signature
@@ -40,6 +40,7 @@ def count(module: nn.Module) -> int:
     "build,signature,parameters",
     [
         (softmax.build, MNIST, 7_850),
+        (constant.build, MNIST, 10),
         (mlp.build, MNIST, 199_210),
         (cnn.build, MNIST, 1_663_370),
         (lstm.build, TEXT, 819_920),
@@ -56,6 +57,9 @@ def test_number_of_parameters(build, signature, parameters):
     "name,signature,shape",
     [
         ("softmax", MNIST, (5, 10)),
+        ("constant", MNIST, (5, 10)),
+        ("constant", PRICES, (5, 1)),
+        ("constant", TEXT, (5, 80, 80)),
         ("mlp", MNIST, (5, 10)),
         ("mlp", PRICES, (5, 1)),
         ("cnn", MNIST, (5, 10)),
