@@ -18,6 +18,10 @@ class Dataset:
     name: Annotated[str, "which data set; follows from dataset=NAME"]
     validation_fraction: Annotated[float, "share of a client's examples for validation"]
     test_fraction: Annotated[float, "share of a client's examples for its own test"]
+    split: Annotated[str, "how these are chosen: ratio (at random), stratified (by label), time or group (by split_by)"]
+    split_by: Annotated[
+        str | None, "a table's column with the time or group of a row; no input, unless features name it"
+    ]
     public_fraction: Annotated[float, "share that version 0 is trained on with server.seeding=pretrained"]
     held_out_fraction: Annotated[float, "share for the server's test set, where the data set brings none"]
     quarantine: Annotated[str | None, "a file of fl data validate: its clients are left out; null: nobody is"]

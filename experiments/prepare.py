@@ -55,6 +55,7 @@ def prepare_data(
         held_out_fraction=held_out,
         validation_fraction=validation,
         test_fraction=test,
+        split=settings["dataset"].get("split", "ratio"),
         max_server_test=settings["dataset"].get("max_server_test"),
         quarantine=None if quarantine is None else Path(quarantine),
         fold=fold_of(settings),

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.choices import choices, flat, one_of
+from fl.data.split import BY as SPLITS_BY
+from fl.data.split import KINDS as SPLITS
 from fl.errors import BadInput
 from fl.files import writable_folder
 from fl.signature import TASKS
@@ -90,6 +92,7 @@ RULES: tuple[Rule, ...] = (
     *(_number(f"dataset.{part}_fraction", least=0, below=1) for part in ("validation", "test", "public", "held_out")),
     _one_of("dataset.task", ("auto", *TASKS)),
     _one_of("dataset.missing", ("federated", "client")),
+    _one_of("dataset.split", SPLITS),
     _whole("dataset.sequence_length", 1),
     _or_null(_whole("dataset.max_server_test", 1)),
     _number("client.learning_rate", above=0),
@@ -131,6 +134,15 @@ def _parts_leave_training(values: Settings) -> None:
         if sum(values[key] for key in keys) >= 1:
             got = f"{values[keys[0]]}, with {values[keys[1]]} for {keys[1]}"
             raise BadInput(key=keys[0], got=got, allowed="fractions that leave examples for training: below 1 together")
+
+
+def _split_has_its_column(values: Settings) -> None:
+    split, column = values["dataset.split"], values["dataset.split_by"]
+    if split in SPLITS_BY and column is None:
+        raise BadInput(key="dataset.split_by", got="null", allowed=f"a column, for dataset.split={split}")
+    if split not in SPLITS_BY and column is not None:
+        allowed = f"null, or dataset.split={' or '.join(SPLITS_BY)}"
+        raise BadInput(key="dataset.split_by", got=column, allowed=allowed)
 
 
 def _early_stopping_is_measured(values: Settings) -> None:
@@ -188,6 +200,7 @@ def _goals_are_of_metrics(values: Settings) -> None:
 
 RELATIONS: tuple[Callable[[Settings], None], ...] = (
     _parts_leave_training,
+    _split_has_its_column,
     _early_stopping_is_measured,
     _deadline_can_be_kept,
     _nesterov_has_momentum,

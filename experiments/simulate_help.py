@@ -15,7 +15,7 @@ from experiments.choices import GROUPS, choices, defaults, meanings, top_values,
 MOST_USED = (
     *("client.learning_rate", "client.batch_size", "client.local_epochs", "client.optimizer", "client.personal"),
     *("server.seeding", "server.early_stopping.metric", "server.keep_versions", "engine.num_actors"),
-    *("dataset.validation_fraction", "dataset.test_fraction"),
+    *("dataset.validation_fraction", "dataset.test_fraction", "dataset.split", "dataset.split_by"),
 )
 EXAMPLES = (
     ("fl simulate", "MNIST over 100 clients with about two digits each"),

@@ -10,7 +10,7 @@ import numpy as np
 from fl.data.dataset import Dataset, Examples
 from fl.data.folds import Fold, client_rows
 from fl.data.partition.assignment import Assignment, View
-from fl.data.split import set_apart, shuffled, split_sizes
+from fl.data.split import Division, set_apart, shuffled
 from fl.errors import BadInput
 from fl.parameters import Array
 from fl.seeds import generator
@@ -96,20 +96,18 @@ def arrange(
     assignment: Assignment | View,
     *,
     seed: int,
-    validation_fraction: float,
-    test_fraction: float,
+    division: Division,
     fold: Fold | None = None,
     unseen: tuple[int, ...] = (),
 ) -> Arranged:
     """Copy ``rows`` of the data into the store's order, with what the partition does to them.
 
-    With a ``fold`` over examples or bootstrap, that says what a client's parts are, and the fractions do not.
+    With a ``fold`` over examples or bootstrap, that says what a client's parts are, and ``division`` does not.
     """
-    fractions = {"validation_fraction": validation_fraction, "test_fraction": test_fraction}
     if isinstance(assignment, View):
         order = rows[shuffled(np.arange(len(rows)), seed, -1)]
-        pools = split_sizes(np.array([len(rows)]), **fractions)
-        counts = np.minimum(split_sizes(np.array([assignment.examples_per_client]), **fractions), pools)[0]
+        pools = division.sizes(np.array([len(rows)]))
+        counts = np.minimum(division.sizes(np.array([assignment.examples_per_client])), pools)[0]
         return Arranged(dataset.x[order], dataset.y[order], pools, view=assignment, counts=counts)
     clients = range(assignment.num_clients)
     own = [shuffled(assignment.rows(c), seed, c) for c in clients]
@@ -119,7 +117,13 @@ def arrange(
     elif fold is not None and fold.over == "clients":
         parts = np.stack([assignment.sizes, 0 * assignment.sizes, 0 * assignment.sizes], axis=1)
     else:
-        parts = split_sizes(assignment.sizes, **fractions)
+        parts = division.sizes(assignment.sizes)
+        if division.kind != "ratio":
+            labels, column = dataset.y[rows], None if dataset.order is None else dataset.order[rows]
+            divided = [
+                division.divide(assignment.rows(c), labels=labels, column=column, seed=seed, client=c) for c in clients
+            ]
+            own, parts = [one for one, _ in divided], np.array([sizes for _, sizes in divided])
     order = rows[np.concatenate(own)]
     x, y = dataset.x[order], dataset.y[order]
     if assignment.transform is not None:

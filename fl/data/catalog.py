@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fl.data import function as functions
 from fl.data import hub as hubs
 from fl.data import npz as archives
@@ -18,6 +20,7 @@ from fl.data import sql as queries
 from fl.data import synthetic as drawn
 from fl.data.dataset import Dataset
 from fl.errors import BadInput
+from fl.parameters import Array
 
 MISSING = ("federated", "client")
 
@@ -36,6 +39,8 @@ class Options:
     function: str | None = None
     function_arguments: Mapping[str, Any] = field(default_factory=dict)
     task: str = "auto"
+    split: str = "ratio"
+    split_by: str | None = None
     sequence_length: int = 80
     alpha: float = 1.0
     beta: float = 1.0
@@ -52,6 +57,12 @@ class Entry:
     load: Callable[[Options], Dataset]
     summary: str
     uses: frozenset[str] = frozenset()
+
+
+def _table(options: Options) -> dict[str, Any]:
+    """What a table of the user's own takes, besides where it is."""
+    keys = ("label", "client", "features", "task", "split", "split_by")
+    return {key: getattr(options, key) for key in keys}
 
 
 _COLUMNS = frozenset({"path", "label", "client", "features"})
@@ -84,24 +95,22 @@ CATALOG: dict[str, Entry] = {
         frozenset({"path"}),
     ),
     "csv": Entry(
-        lambda o: tables.csv(path=o.path, label=o.label, client=o.client, features=o.features, task=o.task),
+        lambda o: tables.csv(path=o.path, **_table(o)),
         "your own CSV file: a label column, optionally a client column, numbers",
         _COLUMNS,
     ),
     "parquet": Entry(
-        lambda o: tables.parquet(path=o.path, label=o.label, client=o.client, features=o.features, task=o.task),
+        lambda o: tables.parquet(path=o.path, **_table(o)),
         "your own Parquet file, as csv",
         _COLUMNS,
     ),
     "jsonl": Entry(
-        lambda o: tables.jsonl(path=o.path, label=o.label, client=o.client, features=o.features, task=o.task),
+        lambda o: tables.jsonl(path=o.path, **_table(o)),
         "your own file of JSON lines, as csv",
         _COLUMNS,
     ),
     "sql": Entry(
-        lambda o: queries.sql(
-            query=o.query, path=o.path, url=o.url, label=o.label, client=o.client, features=o.features, task=o.task
-        ),
+        lambda o: queries.sql(query=o.query, path=o.path, url=o.url, **_table(o)),
         "your own query: over files or a DuckDB database, or any database with a SQLAlchemy URL",
         _COLUMNS | {"query", "url"},
     ),
@@ -140,6 +149,8 @@ def load(
     missing: str = "federated",
     function: str | None = None,
     function_arguments: Mapping[str, Any] | None = None,
+    split: str = "ratio",
+    split_by: str | None = None,
     sequence_length: int = 80,
     alpha: float = 1.0,
     beta: float = 1.0,
@@ -155,6 +166,7 @@ def load(
     task                                    "auto", "classification", "regression" or "next_token"
     standardize, missing                    kept in the ``Dataset`` for ``prepare``
     function, function_arguments            for ``function``
+    split, split_by                         how rows are divided, and by which column, which becomes ``order``
     sequence_length                         characters a window, for ``shakespeare``
     alpha, beta, clients, dimension, classes   for ``synthetic``
 
@@ -168,7 +180,7 @@ def load(
         path=path, label=label, client=client, features=features, subset=subset, query=query, url=url,
         function=function,
         function_arguments=function_arguments or {}, task=task, sequence_length=sequence_length, alpha=alpha, beta=beta,
-        clients=clients, dimension=dimension, classes=classes, seed=seed,
+        clients=clients, dimension=dimension, classes=classes, seed=seed, split=split, split_by=split_by,
     )  # fmt: skip
     entry = CATALOG[name]
     for key in _OWN_KEYS:
@@ -177,7 +189,23 @@ def load(
             raise BadInput(
                 key=f"dataset.{key}", got=getattr(options, key), allowed=f"nothing for {name}; {takers} take it"
             )
-    return replace(entry.load(options), standardize=standardize, missing=missing)
+    found = replace(entry.load(options), standardize=standardize, missing=missing)
+    return found if split_by is None or found.order is not None else replace(found, order=_order(found, split_by))
+
+
+def _order(dataset: Dataset, split_by: str) -> Array:
+    """The ranks of one of a table's own inputs."""
+    known = dataset.signature.input_names if dataset.is_table else ()
+    if split_by not in known:
+        allowed = f"a column of {dataset.name}: {', '.join(known)}" if known else "nothing: these data have no columns"
+        raise BadInput(key="dataset.split_by", got=split_by, allowed=allowed)
+    values = dataset.x[:, known.index(split_by)]
+    if values.dtype.kind == "f" and np.isnan(values).any():
+        row = int(np.flatnonzero(np.isnan(values))[0]) + 1
+        raise BadInput(
+            key="dataset.split_by", got=f"{split_by}, which is missing in row {row}", allowed="a value in every row"
+        )
+    return np.unique(values, return_inverse=True)[1].astype(np.int64)
 
 
 def known() -> dict[str, str]:

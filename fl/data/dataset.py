@@ -37,6 +37,7 @@ class Dataset:
     x, y             training data, as stored: (n, ...) and (n,), or (n, length) twice for tokens
     client           the natural client of each row, 0 .. n_clients-1 (int64), or None
     client_names     a name a natural client, or empty
+    order            a whole number a row by which ``dataset.split_by`` divides: the rank of its time, or its group
     x_test, y_test   the server's held-out test set, or None: then ``prepare`` takes one from the training data
     standardize      whether table columns (and a regression target) are standardised by merged statistics
     missing          "federated": missing values are filled by the model with merged medians; "client": each client
@@ -56,6 +57,7 @@ class Dataset:
     missing: str = "federated"
     origin: str = ""
     licence: str = ""
+    order: Array | None = None
 
     def __len__(self) -> int:
         return len(self.x)
@@ -68,7 +70,7 @@ class Dataset:
 
 def fingerprint(dataset: Dataset) -> str:
     """SHA-256 over every array of a data set, with names, dtypes and shapes: equal data, equal fingerprint."""
-    arrays = {name: getattr(dataset, name) for name in ("x", "y", "client", "x_test", "y_test")}
+    arrays = {name: getattr(dataset, name) for name in ("x", "y", "client", "x_test", "y_test", "order")}
     return sha256_arrays((name, value) for name, value in arrays.items() if value is not None)
 
 

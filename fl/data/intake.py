@@ -16,7 +16,7 @@ from fl.errors import CorruptFile
 from fl.files import FILES, check_files, read_json, save_arrays, storing, write_json
 from fl.signature import Signature
 
-_ARRAYS = ("x", "y", "client", "x_test", "y_test")
+_ARRAYS = ("x", "y", "client", "x_test", "y_test", "order")
 _WORDS = ("name", "standardize", "missing", "origin", "licence")
 
 

@@ -25,7 +25,7 @@ from fl.data.folds import LEFT_OUT, Fold, clients_left_out, public_rows
 from fl.data.partition.assignment import Assignment, View
 from fl.data.picture import draw_partition, shown_clients
 from fl.data.quarantine import dealing, read_quarantine, without_clients, without_natural
-from fl.data.split import split_sizes
+from fl.data.split import BY, KINDS, Division
 from fl.data.store import open_store, write_store, write_view_store
 from fl.data.wrangle import fit_target, wrangle_table
 from fl.errors import BadInput
@@ -70,6 +70,7 @@ def prepare(
     test_fraction: float,
     centre_dir: Path,
     devices_dir: Path,
+    split: str = "ratio",
     max_server_test: int | None = None,
     quarantine: Path | None = None,
     fold: Fold | None = None,
@@ -81,6 +82,7 @@ def prepare(
     public_fraction    of the training rows, for seeding version 0; 0: no public part
     held_out_fraction  of the training rows, for the server's test set, where the data bring none
     validation_fraction, test_fraction   of each client's examples; see ``split_sizes``
+    split              how they are chosen, one of ``split.KINDS``; time and group go by ``dataset.order``
     max_server_test    a seeded sample of at most so many of the server's test examples, or None for all
     never_trained      given the number of clients, those that never train: nothing is fitted on theirs, and of
                        natural clients the server gets no row either
@@ -91,12 +93,15 @@ def prepare(
     Raises BadInput, by key, before anything is written.
     """
     _check(dataset, num_clients, public_fraction, held_out_fraction, max_server_test)
-    split_sizes(np.ones(1), validation_fraction=validation_fraction, test_fraction=test_fraction)
+    division = Division(split, validation_fraction, test_fraction)
+    division.sizes(np.ones(1))
+    _check_division(split, dataset, fold)
     fractions = [public_fraction, held_out_fraction, validation_fraction, test_fraction]
     choices = {
         "data": fingerprint(dataset),
         "server": [*fractions, max_server_test],
         "table": [dataset.standardize, dataset.missing],
+        **({} if split == "ratio" else {"split": split}),
     }
     of = dealing(
         dataset,
@@ -126,6 +131,9 @@ def prepare(
         stay, left = public_rows(len(apart.public), fold, seed=seed)
         apart = replace(apart, public=apart.public.take(stay), test=apart.public.take(left))
     assignment = _assign(dataset, apart.rows, partition, partition_options, num_clients, seed)
+    if split != "ratio" and isinstance(assignment, View):
+        allowed = "ratio, or a partition of disjoint clients: these share rows"
+        raise BadInput(key="dataset.split", got=split, allowed=allowed)
     if fold is not None and isinstance(assignment, View):
         raise BadInput(
             key="folds.number", got=fold.number, allowed="null where clients share examples, or fewer of them"
@@ -145,8 +153,7 @@ def prepare(
         apart.rows,
         assignment,
         seed=seed,
-        validation_fraction=validation_fraction,
-        test_fraction=test_fraction,
+        division=division,
         fold=fold,
         unseen=away,
     )
@@ -178,6 +185,7 @@ def prepare(
     facts = {
         "partition": partition,
         "partition_options": {name: str(value) for name, value in partition_options.items()},
+        **({} if split == "ratio" else {"split": split}),
         **partition_facts(dataset, arranged, counts),
         **({"quarantined_clients": gone, "quarantined_examples": num_gone} if gone else {}),
         **({"unseen_clients": list(away)} if away else {}),
@@ -212,6 +220,18 @@ def _check(
         raise BadInput(key="dataset.held_out_fraction", got=held_out_fraction, allowed=allowed)
     if max_server_test is not None and max_server_test < 1:
         raise BadInput(key="dataset.max_server_test", got=max_server_test, allowed="a whole number from 1, or nothing")
+
+
+def _check_division(split: str, dataset: Dataset, fold: Fold | None) -> None:
+    if split == "ratio":
+        return
+    if split in BY and dataset.order is None:
+        raise BadInput(key="dataset.split_by", got="null", allowed=f"a column, for dataset.split={split}")
+    if split == "stratified" and dataset.signature.task != "classification":
+        allowed = f"{', '.join(kind for kind in KINDS if kind != split)}: a {dataset.signature.task} has no classes"
+        raise BadInput(key="dataset.split", got=split, allowed=allowed)
+    if fold is not None:
+        raise BadInput(key="dataset.split", got=split, allowed="ratio, with folds.number: a fold says what is left out")
 
 
 def _assign(

@@ -96,6 +96,7 @@ def without_natural(dataset: Dataset, clients: Iterable[int]) -> Dataset:
         y=dataset.y[rows],
         client=np.searchsorted(left, dataset.client[rows]).astype(np.int64),
         client_names=names,
+        order=None if dataset.order is None else dataset.order[rows],
     )
 
 

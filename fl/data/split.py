@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from fl.errors import BadInput
@@ -10,6 +12,11 @@ from fl.seeds import generator
 
 # A natural client that gives rows to the server keeps these many: one a part.
 _KEEP = 3
+
+KINDS = ("ratio", "stratified", "time", "group")
+"""How a client's examples are divided."""
+BY = ("time", "group")
+"""Those that divide by a column."""
 
 PARTS = ("train", "validation", "test")
 """What the numbers 0, 1 and 2 mean, where rows of a table are divided."""
@@ -76,6 +83,46 @@ def set_apart(
 
 def _part(n: Array, fraction: float) -> Array:
     return np.maximum(np.floor(n * fraction + 0.5).astype(np.int64), 1) if fraction > 0 else np.zeros_like(n)
+
+
+@dataclass(frozen=True)
+class Division:
+    """How a client's examples are divided: ``kind`` is one of KINDS, the fractions are those of ``split_sizes``."""
+
+    kind: str
+    validation_fraction: float
+    test_fraction: float
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise BadInput(key="dataset.split", got=self.kind, allowed=", ".join(KINDS))
+
+    def sizes(self, num_examples: Array) -> Array:
+        """Sizes of the parts where only how many there are counts; see ``split_sizes``."""
+        return split_sizes(num_examples, validation_fraction=self.validation_fraction, test_fraction=self.test_fraction)
+
+    def divide(
+        self, rows: Array, *, labels: Array, column: Array | None, seed: int, client: int
+    ) -> tuple[Array, Array]:
+        """A client's ``rows`` in the order of its parts, and the sizes (3,) of these.
+
+        labels, column   of every row of the data; ``column`` is what divides by time or group
+
+        The order within a part is the client's own, as of ``shuffled``, whatever the kind.
+        """
+        own = shuffled(rows, seed, client)
+        fractions = {"validation_fraction": self.validation_fraction, "test_fraction": self.test_fraction}
+        if self.kind == "ratio" or not len(own):
+            return own, self.sizes(np.array([len(own)]))[0]
+        if self.kind == "stratified":
+            part = stratified(labels[own], **fractions, seed=seed)
+        elif column is None:
+            raise BadInput(key="dataset.split_by", got=None, allowed=f"a column, for dataset.split={self.kind}")
+        elif self.kind == "time":
+            part = by_time(column[own], **fractions)
+        else:
+            part = by_group(column[own], **fractions, seed=seed)
+        return own[np.argsort(part, kind="stable")], np.bincount(part, minlength=len(PARTS))
 
 
 def by_ratio(num_rows: int, *, validation_fraction: float, test_fraction: float, seed: int) -> Array:

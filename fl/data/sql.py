@@ -34,6 +34,8 @@ def sql(
     client: str | None = None,
     features: Sequence[str] | None = None,
     task: str = "auto",
+    split: str = "ratio",
+    split_by: str | None = None,
 ) -> Dataset:
     """What ``query`` gives: of the DuckDB database ``path``, or of files that it names itself, or of ``url``.
 
@@ -49,7 +51,7 @@ def sql(
         source = "the query" if path is None else str(path)
         database = ":memory:" if path is None else str(path)
         columns = read_columns(query, [], source, key="dataset.query", allowed="a query", database=database)
-    return columns_to_dataset("sql", source, columns, label, client, features, task)
+    return columns_to_dataset("sql", source, columns, label, client, features, task, split=split, split_by=split_by)
 
 
 def _by_url(query: str, url: str) -> dict[str, Column]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv as csv_module
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -41,6 +41,8 @@ def csv(
     client: str | None = None,
     features: Sequence[str] | None = None,
     task: str = "auto",
+    split: str = "ratio",
+    split_by: str | None = None,
 ) -> Dataset:
     """Read a CSV file with a header line; the delimiter (comma, semicolon, tab, bar) is the one of the header."""
     file = existing_file(path, kind=".csv")
@@ -56,7 +58,9 @@ def csv(
     columns = read_columns(
         query, [str(file), delimiter, '"', '"'], str(file), diagnose=lambda: _ragged_row(file, delimiter)
     )
-    return columns_to_dataset("csv", str(file), columns, label, client, features, task, has_floats=False)
+    return columns_to_dataset(
+        "csv", str(file), columns, label, client, features, task, split=split, split_by=split_by, has_floats=False
+    )
 
 
 def jsonl(
@@ -66,12 +70,16 @@ def jsonl(
     client: str | None = None,
     features: Sequence[str] | None = None,
     task: str = "auto",
+    split: str = "ratio",
+    split_by: str | None = None,
 ) -> Dataset:
     """Read a file of JSON lines: an object a line; a key that a line lacks is a missing value."""
     file = existing_file(path, kind=".jsonl")
     query = "SELECT * FROM read_json(?, format='newline_delimited', sample_size=-1)"
     columns = read_columns(query, [str(file)], str(file))
-    return columns_to_dataset("jsonl", str(file), columns, label, client, features, task, has_floats=False)
+    return columns_to_dataset(
+        "jsonl", str(file), columns, label, client, features, task, split=split, split_by=split_by, has_floats=False
+    )
 
 
 def parquet(
@@ -81,11 +89,15 @@ def parquet(
     client: str | None = None,
     features: Sequence[str] | None = None,
     task: str = "auto",
+    split: str = "ratio",
+    split_by: str | None = None,
 ) -> Dataset:
     """Read a Parquet file."""
     file = existing_file(path, kind=".parquet")
     columns = read_columns("SELECT * FROM read_parquet(?)", [str(file)], str(file))
-    return columns_to_dataset("parquet", str(file), columns, label, client, features, task)
+    return columns_to_dataset(
+        "parquet", str(file), columns, label, client, features, task, split=split, split_by=split_by
+    )
 
 
 def _ragged_row(file: Path, delimiter: str) -> str | None:
@@ -141,18 +153,26 @@ def columns_to_dataset(
     features: Sequence[str] | None,
     task: str,
     *,
+    split: str = "ratio",
+    split_by: str | None = None,
     has_floats: bool = True,
 ) -> Dataset:
     """The columns of ``file``, or of another source of that name, as a data set; BadInput where they cannot be one.
 
-    ``has_floats``: a DOUBLE is meant as one.
+    split_by     the column by which ``split`` divides rows; no input, unless ``features`` name it
+    has_floats   a DOUBLE is meant as one
     """
     if label is None or label not in columns:
         raise BadInput(key="dataset.label", got=label, allowed=f"a column of {file}: {', '.join(columns)}")
     if client is not None and (client not in columns or client == label):
         others = ", ".join(c for c in columns if c != label)
         raise BadInput(key="dataset.client", got=client, allowed=f"a column of {file} other than the label: {others}")
-    inputs = _inputs_of(columns, label, client, features, file)
+    if split_by is not None and (split_by not in columns or split_by == label):
+        others = ", ".join(c for c in columns if c != label)
+        raise BadInput(
+            key="dataset.split_by", got=split_by, allowed=f"a column of {file} other than the label: {others}"
+        )
+    inputs = _inputs_of(columns, label, client, features, split_by, file)
     double = has_floats and any(columns[c].type == "DOUBLE" for c in inputs)
     dtype = np.dtype(np.float64 if double else np.float32)
     x = np.stack([_numbers(columns[c], dtype) for c in inputs], axis=1)
@@ -161,18 +181,38 @@ def columns_to_dataset(
     client_names: tuple[str, ...] = ()
     if client is not None:
         arrays["client"], client_names = _client_ids(columns[client], client, file)
-    return from_arrays(
+    found = from_arrays(
         arrays, name=name, source=file, task=task, class_names=class_names, feature_names=inputs,
         client_names=client_names,
     )  # fmt: skip
+    if split_by is None:
+        return found
+    return replace(found, order=ranks(columns[split_by], split_by, split=split, file=file))
+
+
+def ranks(column: Column, name: str, *, split: str, file: str) -> Array:
+    """A whole number a row (n,), int64: of a time its rank, of a group its number. BadInput names the first gap."""
+    _no_gaps(column, name, key="dataset.split_by", file=file)
+    values = column.values
+    if values.dtype.kind not in "biufM":
+        if split == "time":
+            got = f"column {name!r} of type {column.type} in {file}"
+            raise BadInput(key="dataset.split_by", got=got, allowed="numbers or dates, for dataset.split=time")
+        values = values.astype(str)
+    return np.unique(values, return_inverse=True)[1].astype(np.int64)
 
 
 def _inputs_of(
-    columns: dict[str, Column], label: str, client: str | None, features: Sequence[str] | None, file: str
+    columns: dict[str, Column],
+    label: str,
+    client: str | None,
+    features: Sequence[str] | None,
+    split_by: str | None,
+    file: str,
 ) -> list[str]:
     numeric = [c for c in columns if c not in (label, client) and columns[c].values.dtype.kind in "biuf"]
     choices = f"numeric columns, chosen with dataset.features=[{','.join(numeric)}]"
-    chosen = list(features) if features is not None else [c for c in columns if c not in (label, client)]
+    chosen = list(features) if features is not None else [c for c in columns if c not in (label, client, split_by)]
     if not chosen:
         raise BadInput(key="dataset.features", got="no column", allowed=choices)
     for column in chosen:

@@ -26,6 +26,7 @@ from fl.registry import Registry
 
 FL = Path(sys.executable).with_name("fl")
 NAMES = [stage.name for stage in STAGES]
+READ = ["understand", "ingest"]
 DATA = ["ingest", "profile", "validate", "wrangle", "split"]
 TRAINED = ["train", "evaluate", "accept"]
 HEART = ("dataset=heart_disease", "engine=inprocess", "num_rounds=3", "server.tensorboard=false")
@@ -171,6 +172,7 @@ def test_again_at_once_everything_is_skipped_and_nothing_heavy_imported(finished
         ("num_rounds=2", [*TRAINED, "register"]),
         ("business.owner=me", ["understand", "register"]),
         ("dataset.test_fraction=0.2", ["validate", "wrangle", "split", *TRAINED, "register"]),
+        ("dataset.split=stratified", [*READ, "validate", "wrangle", "split", *TRAINED, "register"]),
         ("dataset.recipe=[{impute: {}}]", ["wrangle", "split", *TRAINED, "register"]),
     ],
 )
