@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +19,33 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from clients import transport
 from clients.dispatch import Died
 from clients.ray_session import start_ray, stop_ray
-from clients.setting import open_setting
+from clients.setting import Setting, open_setting
 from clients.transport import Packed, Segment
 from clients.unit import Reply, answer
-from fl.errors import StorageFailed
+from fl.errors import CorruptFile, StorageFailed
 
 
 class ClientActor:
     """One process of the devices' side."""
 
     def __init__(self, values: Mapping[str, Any], partitions: str, states: str, shares_memory: bool) -> None:
-        self.setting = open_setting(values, partitions=Path(partitions), states=Path(states))
+        self._settings = values, Path(partitions), Path(states)
         self.results = Segment() if shares_memory else None
 
+    @cached_property
+    def setting(self) -> Setting:
+        """Opened by a call, which can say what is wrong; an actor that cannot be made says it to nobody."""
+        values, partitions, states = self._settings
+        return open_setting(values, partitions=partitions, states=states)
+
     def ready(self) -> int:
-        """This actor's process id, once it can take units."""
+        """This actor's process id, once it can take units. Raises CorruptFile where the partitions are damaged."""
+        self.setting.store  # noqa: B018
         return os.getpid()
 
     def answer(self, kind: str, clients: tuple[int, ...], content: RecordDict | Packed) -> list[Reply] | Packed:
         """Do one work unit. The driver reads the answer before it calls again, so that one segment is enough."""
+        self.setting.store  # noqa: B018  before any client's task, which it would be taken for a fault of
         given: RecordDict = content.load(copy=False) if isinstance(content, Packed) else content
         replies = answer(self.setting, kind, given, clients)
         return replies if self.results is None else self.results.pack(replies)
@@ -72,7 +81,12 @@ class RayPool:
 
     def ready(self, workers: list[Any]) -> None:
         """Wait for them."""
-        ray.get([self._starting.pop(actor) for actor in workers])
+        try:
+            ray.get([self._starting.pop(actor) for actor in workers])
+        except RayTaskError as error:
+            if isinstance(error.cause, CorruptFile):
+                raise error.cause from error
+            raise
 
     def is_ready(self, worker: Any) -> bool:
         """Whether its process is there, or will never be."""
@@ -113,7 +127,7 @@ def _result(reference: Any) -> list[Reply] | Died:
     except (RayActorError, FileNotFoundError) as error:  # the file: it died between its answer and our look
         return Died(type(error).__name__)
     except RayTaskError as error:
-        if isinstance(error.cause, StorageFailed):
+        if isinstance(error.cause, StorageFailed | CorruptFile):
             raise error.cause from error
         return Died(f"{type(error.cause).__name__}: {error.cause}"[:300])
     except RayError as error:

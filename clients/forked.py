@@ -27,7 +27,7 @@ from clients.dispatch import Died
 from clients.setting import Setting
 from clients.transport import Packed, Segment
 from clients.unit import Reply, answer
-from fl.errors import StorageFailed
+from fl.errors import CorruptFile, MeadowError, StorageFailed
 
 PR_SET_PDEATHSIG = 1
 MOST_SECONDS_TO_DIE = 5.0
@@ -116,8 +116,8 @@ class ForkedPool:
 
     def _answer(self, worker: Worker) -> list[Reply] | Died:
         try:
-            answered: Packed | StorageFailed = _receive(worker.socket)
-            if isinstance(answered, StorageFailed):
+            answered: Packed | MeadowError = _receive(worker.socket)
+            if isinstance(answered, MeadowError):
                 raise answered
             replies: list[Reply] = answered.load(copy=True)
         except (EOFError, OSError) as error:
@@ -151,10 +151,9 @@ def _work(driver: socket.socket, setting: Setting) -> NoReturn:
         while True:
             kind, clients, content = _receive(driver)
             try:
-                answered: Packed | StorageFailed = results.pack(
-                    answer(setting, kind, content.load(copy=False), clients)
-                )
-            except StorageFailed as failure:
+                setting.store  # noqa: B018  opened here: what is damaged ends the run, rather than a client's task
+                answered: Packed | MeadowError = results.pack(answer(setting, kind, content.load(copy=False), clients))
+            except (StorageFailed, CorruptFile) as failure:
                 answered = failure
             _send(driver, answered)
     os._exit(0)

@@ -25,7 +25,7 @@ from fl.algorithms import fedavg
 from fl.algorithms.algorithm import Algorithm, load_algorithm
 from fl.cohorts import unseen_clients
 from fl.data.dataset import Examples
-from fl.data.store import PartitionStore, open_store
+from fl.data.store import PartitionStore, open_store, stored_signature
 from fl.data.training_part import Treatment, read_treatment
 from fl.errors import BadInput
 from fl.messages import Boundary
@@ -152,7 +152,7 @@ def open_setting(
     """
     torch.set_num_threads(1)
     keep_freed_memory()
-    signature = signature or open_store(partitions).signature
+    signature = signature or stored_signature(partitions)
     client, model, seed = dict(values["client"]), dict(values["model"]), int(values["seed"])
     module = build_model(target=model.pop("_target_"), arguments=model, signature=signature, seed=seed)
     sends, weighting = str(client.get("sends", "fresh")), str(values["server"].get("weighting", "examples"))

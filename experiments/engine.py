@@ -139,6 +139,7 @@ def open_executor(
     if engine.name == "inprocess":
         from clients.inprocess import InProcess
 
+        setting.store  # noqa: B018  opened now: what is damaged ends the run, rather than every client's task
         return InProcess(setting, quarantined=quarantined)
     from clients.dispatch import Dispatcher
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from fl.data.dataset import Examples
-from fl.errors import BadInput, CorruptFile
+from fl.errors import BadInput
 from fl.faults import reach
 from fl.files import FILES, check_files, read_json, save_arrays, storing, write_json
 from fl.signature import Signature
@@ -80,10 +80,14 @@ def verify_centre(folder: Path) -> None:
 
 
 def open_centre(folder: Path) -> Centre:
-    """Open the server's part, memory-mapped; ``x`` is (n, *input_shape). BadInput if absent, CorruptFile if broken."""
+    """Open the server's part: held against its hashes, then memory-mapped; ``x`` is (n, *input_shape).
+
+    Raises BadInput if it is absent, CorruptFile if it is not what was written.
+    """
     if not (folder / "centre.json").is_file():
         raise BadInput(key="centre", got=str(folder), allowed="a folder that holds the server's part of a data set")
     about = read_json(folder / "centre.json")
+    check_files(folder, about[FILES])
     signature = Signature.from_dict(about["signature"])
     public, test = (_examples(folder, part, signature) for part in ("public", "test"))
     return Centre(
@@ -92,10 +96,5 @@ def open_centre(folder: Path) -> Centre:
 
 
 def _examples(folder: Path, part: str, signature: Signature) -> Examples:
-    try:
-        x, y = (np.asarray(np.load(folder / f"{part}_{a}.npy", mmap_mode="r", allow_pickle=False)) for a in "xy")
-    except (OSError, ValueError, EOFError) as error:
-        raise CorruptFile(path=str(folder / f"{part}_x.npy"), why=f"cannot be mapped: {error}") from error
-    if len(x) != len(y):
-        raise CorruptFile(path=str(folder / f"{part}_y.npy"), why=f"{len(y)} targets for {len(x)} inputs")
+    x, y = (np.asarray(np.load(folder / f"{part}_{a}.npy", mmap_mode="r", allow_pickle=False)) for a in "xy")
     return Examples(x.reshape(len(x), *signature.input_shape), y)

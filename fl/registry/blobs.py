@@ -41,7 +41,7 @@ def read_blob(folder: Path, model_sha256: str) -> Parameters:
     try:
         with safe_open(path, framework="numpy") as file:
             stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-            order = json.loads((file.metadata() or {}).get("names", "null")) or list(stored)
+            order = json.loads(file.metadata()["names"])  # the hash below says nothing of the order
         parameters = {name: stored[name] for name in order}
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise CorruptFile(path=str(path), why=f"not a readable safetensors file: {error}") from error

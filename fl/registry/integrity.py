@@ -13,7 +13,7 @@ from fl.registry.blobs import read_blob
 from fl.registry.evidence import evidence_paths
 from fl.registry.layout import ALIASES, blob_path, datasets_folder, locked, log_path, manifest_path, rounds, run_ids
 from fl.registry.log import read_log, readable_entries, rewrite
-from fl.registry.versions import Version, lineage, parent_of, read_version
+from fl.registry.versions import Version, altered, lineage, parent_of, read_version
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,8 @@ def sound_versions(folder: Path, run_id: str) -> tuple[list[Version], Problem | 
             return found, Problem.of(name, error)
         if round != len(found):
             return found, Problem(f"{run_id}:{len(found)}", str(path.parent), f"round {len(found)} is missing")
-        if round not in entries:
-            return found, Problem(
-                name, str(log_path(folder, run_id)), f"does not know the round {round}, or is damaged"
-            )
-        if entries[round].hash != version.hash:
-            return found, Problem(name, str(path), f"altered: was committed as {entries[round].hash[:12]}...")
+        if (wrong := altered(folder, version, entries)) is not None:
+            return found, Problem.of(name, wrong)
         found.append(version)
     return found, None
 
@@ -110,11 +106,8 @@ def _altered(folder: Path, versions: Iterable[Version]) -> Iterator[Problem]:
             yield Problem.of(run_id, error)
             continue
         for version in run:
-            entry = entries.get(version.round)
-            if entry is None:
-                yield Problem(version.name, str(log_path(folder, run_id)), f"does not know the round {version.round}")
-            elif entry.hash != version.hash:
-                yield Problem(version.name, str(version.path), f"altered: was committed as {entry.hash[:12]}...")
+            if (wrong := altered(folder, version, entries)) is not None:
+                yield Problem.of(version.name, wrong)
 
 
 def _orphaned(folder: Path, versions: Iterable[Version]) -> Iterator[Problem]:

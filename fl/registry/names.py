@@ -17,7 +17,7 @@ from fl.registry.aliases import alias_version
 from fl.registry.layout import ALIASES, rounds, run_ids
 from fl.registry.log import live_entries
 from fl.registry.runs import list_runs
-from fl.registry.versions import Version, best, latest, read_version
+from fl.registry.versions import Version, best, committed, latest
 
 _SUFFIX = re.compile(r"(?P<run>.+):(?P<which>\d{1,6}|latest|best)")
 _HASH = re.compile(r"[0-9a-fA-F]{6,64}")
@@ -70,7 +70,8 @@ def _of_run(folder: Path, run_id: str, which: str, name: str) -> Version:
         allowed = f"the rounds of {run_id}: {known[0]} to {known[-1]}" + ("" if _no_gap(known) else ", with gaps")
         raise BadInput(key="version", got=name, allowed=allowed)
     if which.isdecimal():
-        return read_version(folder, run_id, int(which))
+        (version,) = committed(folder, run_id, [int(which)])
+        return version
     found = best(folder, run_id) if which == "best" else latest(folder, run_id)
     assert found is not None  # there are rounds
     return found
@@ -90,7 +91,7 @@ def _hashed(folder: Path, prefix: str) -> Version:
     by_model = [key for key, entry in entries.items() if entry.model_sha256.startswith(prefix)]
     same_model = len({entries[key].model_sha256 for key in by_model}) == 1
     if len(by_version) + (1 if same_model else len(by_model)) == 1:
-        found = [read_version(folder, *key) for key in by_version or by_model]
+        found = [v for run_id, round in by_version or by_model for v in committed(folder, run_id, [round])]
         return min(found, key=lambda v: v.manifest["created"])
     matches = [f"{run_id}:{round}" for run_id, round in (*by_version, *by_model)]
     if matches:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
 
-from fl.errors import BadInput
+from fl.errors import BadInput, CorruptFile
 from fl.parameters import Array, Parameters
 from fl.registry import aliases, commits, difference, gate, integrity, names, retention, runs, versions
 from fl.registry import datasets as catalogue
@@ -88,7 +88,7 @@ class Registry:
         return commits.drop_after(self.folder, run_id, round)
 
     def version(self, name: str | Version) -> Version:
-        """The version that a name means; a Version is returned as it is."""
+        """The version that a name means, held against its run's log; a Version is returned as it is."""
         return name if isinstance(name, Version) else names.resolve(self.folder, name)
 
     def versions(self, run_id: str | None = None) -> list[Version]:
@@ -218,4 +218,8 @@ class Registry:
         """What is wrong with a version and its lineage, or with the whole registry; empty if nothing is."""
         if version is None:
             return integrity.verify_all(self.folder)
-        return integrity.verify_version(self.folder, self.version(version))
+        try:
+            found = self.version(version)
+        except CorruptFile as error:
+            return [Problem.of(str(version), error)]
+        return integrity.verify_version(self.folder, found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ from typing import Any
 from fl.errors import BadInput, CorruptFile
 from fl.parameters import Parameters
 from fl.registry.blobs import read_blob
-from fl.registry.layout import blob_path, manifest_path, rounds, run_ids
-from fl.registry.log import read_log
+from fl.registry.layout import blob_path, log_path, manifest_path, rounds, run_ids
+from fl.registry.log import Entry, read_log
 
 DIRECTIONS = ("max", "min")
 _NEEDED = {"run_id": str, "round": int, "name": str, "model_sha256": str, "created": str, "metrics": dict}
@@ -73,25 +73,56 @@ def read_version(folder: Path, run_id: str, round: int) -> Version:
     return as_version(path, path.read_bytes())
 
 
+def committed(folder: Path, run_id: str, wanted: Iterable[int]) -> list[Version]:
+    """The versions of those rounds of a run that are there, held against its log.
+
+    Raises CorruptFile for one that is not what was committed: its manifest may still read well.
+    """
+    found = [version for round in wanted if (version := _if_there(folder, run_id, round)) is not None]
+    entries = read_log(folder, run_id).entries if found else {}  # after them: a line is there before its manifest
+    sound = []
+    for version in found:
+        now: Version | None = version
+        if altered(folder, version, entries) is not None:  # or made anew by another process since it was read
+            now = _if_there(folder, run_id, version.round)
+        if now is None:
+            continue
+        if (error := altered(folder, now, entries)) is not None:
+            raise error
+        sound.append(now)
+    return sound
+
+
+def altered(folder: Path, version: Version, entries: Mapping[int, Entry]) -> CorruptFile | None:
+    """What is wrong with a version's manifest by the ``entries`` of its run's log."""
+    entry = entries.get(version.round)
+    if entry is None:
+        return CorruptFile(
+            path=str(log_path(folder, version.run_id)), why=f"does not know the round {version.round}, or is damaged"
+        )
+    if entry.hash != version.hash:
+        return CorruptFile(path=str(version.path), why=f"altered: was committed as {entry.hash[:12]}...")
+    return None
+
+
+def _if_there(folder: Path, run_id: str, round: int) -> Version | None:
+    try:
+        return read_version(folder, run_id, round)
+    except FileNotFoundError:  # dropped by another process since the folder was listed
+        return None
+
+
 def list_versions(folder: Path, run_id: str | None = None) -> list[Version]:
     """All versions of a run by round; or of every run, the run that began first in front. Opens every manifest."""
-    runs = []
-    for one in run_ids(folder) if run_id is None else [run_id]:
-        found = []
-        for round in rounds(folder, one):
-            try:
-                found.append(read_version(folder, one, round))
-            except FileNotFoundError:  # dropped by another process since the folder was listed
-                continue
-        if found:
-            runs.append(found)
+    ids = run_ids(folder) if run_id is None else [run_id]
+    runs = [found for one in ids if (found := committed(folder, one, rounds(folder, one)))]
     return [v for run in sorted(runs, key=lambda run: (run[0].manifest["created"], run[0].run_id)) for v in run]
 
 
 def latest(folder: Path, run_id: str) -> Version | None:
     """The newest version of a run, or None before its first commit."""
-    known = rounds(folder, run_id)
-    return read_version(folder, run_id, known[-1]) if known else None
+    newest_first = (committed(folder, run_id, [round]) for round in reversed(rounds(folder, run_id)))
+    return next((found[0] for found in newest_first if found), None)
 
 
 def best(folder: Path, run_id: str) -> Version | None:

@@ -97,11 +97,11 @@ def test_broken_stores_are_named(tmp_path):
     x = tmp_path / "s" / "x.npy"
     whole = x.read_bytes()
     x.write_bytes(whole[:-5])
-    with pytest.raises(CorruptFile, match=r"x\.npy: cannot be mapped"):
+    with pytest.raises(CorruptFile, match=r"x\.npy: its bytes are not those that were written"):
         open_store(tmp_path / "s")
     x.write_bytes(whole)
     np.save(tmp_path / "s" / "y.npy", np.zeros(4))
-    with pytest.raises(CorruptFile, match="not of the lengths"):
+    with pytest.raises(CorruptFile, match=r"y\.npy: its bytes are not those that were written"):
         open_store(tmp_path / "s")
     (tmp_path / "s" / "store.json").write_text("{")
     with pytest.raises(CorruptFile, match="not JSON"):
@@ -149,7 +149,7 @@ def test_the_centre_comes_back(tmp_path):
     assert centre.test.y.tolist() == [0, 1, 2]
     assert centre.picture is None
     np.save(tmp_path / "c" / "test_y.npy", np.zeros(1))
-    with pytest.raises(CorruptFile, match="1 targets for 3 inputs"):
+    with pytest.raises(CorruptFile, match=r"test_y\.npy: its bytes are not those that were written"):
         open_centre(tmp_path / "c")
     (tmp_path / "c" / "test_x.npy").unlink()
     with pytest.raises(CorruptFile, match="test_x"):

@@ -45,6 +45,29 @@ def test_a_flipped_bit_in_the_parameters_is_found_wherever_it_is(family: Registr
         family.parameters("a:2")
 
 
+def test_every_flipped_bit_of_what_describes_the_parameters_is_found(family: Registry):
+    version = family.version("a:2")
+    blob, order = family.folder / "blobs" / f"{version.model_sha256}.safetensors", list(family.parameters("a:2"))
+    assert order == ["w", "b", "a.count"], "the model's own, which the hash of the parameters says nothing of"
+    content = blob.read_bytes()
+    header = 8 + int.from_bytes(content[:8], "little")
+    for bit in range(8 * header):
+        damaged = bytearray(content)
+        damaged[bit // 8] ^= 1 << bit % 8
+        blob.write_bytes(damaged)
+        with pytest.raises(CorruptFile, match=blob.name):
+            family.parameters("a:2")
+
+
+def test_an_altered_manifest_is_not_read(family: Registry):
+    path = family.version("a:1").path
+    path.write_bytes(path.read_bytes().replace(b'"accuracy": 0.2', b'"accuracy": 0.9'))
+    for read in (family.version, family.versions, family.best, family.parameters):
+        with pytest.raises(CorruptFile, match=r"000001\.json: altered: was committed as "):
+            read("a:1" if read in (family.version, family.parameters) else "a")
+    assert family.version("a:2").round == 2 and family.latest("a") == family.version("a:2")
+
+
 def test_every_flipped_bit_of_a_manifest_is_found(registry: Registry, grow):
     version = grow("r", 0.25)[0]
     content = version.path.read_bytes()
