@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from fl.errors import BadInput
@@ -101,9 +102,31 @@ def evaluate(
         **found,
         "rival": other.name if other else None,
         "champion": champion,
+        "clients": _clients(store, version, seed=seed, resamples=resamples, confidence=confidence),
         "resources": size(store.parameters(version)),
         "measured": latency(module, signature),
     }
+
+
+def _clients(store: Registry, version: Version, *, seed: int, resamples: int, confidence: float) -> dict[str, Any]:
+    """What every client of the run answers about its own test part: merged statistics, by messages."""
+    from experiments.past_run import check_begun, open_past_run
+    from fl.evaluation.by_client import by_client
+    from fl.evaluation.held_back import absent
+    from server.every_client import measure_version
+    from server.history import quarantined
+
+    run_dir = Path(str(store.run(version.run_id).get("run_dir", "")))
+    if not (run_dir / "devices" / "partitions" / "store.json").is_file():
+        return absent("the folder of the run is gone, and with it the clients' own examples")
+    with TemporaryDirectory(prefix="meadow-evaluate-") as states:
+        past = open_past_run(check_begun(run_dir, key="version"), states=Path(states))
+        asked = past.centre.num_clients
+        engine = "inprocess" if past.values["engine"]["name"] == "auto" else None
+        away = quarantined(store.versions(version.run_id))
+        with past.grid(engine=engine, num_rounds=1, asked=asked, quarantined=away) as grid:
+            rows = measure_version(grid, store.parameters(version), round=version.round, seed=seed)
+    return by_client(rows, asked=asked, seed=seed, resamples=resamples, confidence=confidence)
 
 
 def held_back(store: Registry, version: Version) -> HeldBack:
@@ -168,6 +191,8 @@ def show(found: dict[str, Any]) -> None:
         f"worse by chance with p {champion['worse_p']:.3g}"
     )
     facts.append(("champion", told))
+    clients = found["clients"]
+    facts.append(("clients", clients.get("absent") or _over_clients(clients)))
     fairness = found["fairness"]
     facts.append(("fairness", fairness.get("absent") or _in_words(fairness)))
     for kind in found["robustness"]:
@@ -179,6 +204,15 @@ def show(found: dict[str, Any]) -> None:
     facts.append(("size", f"{found['resources']['parameters']:,} numbers, {found['resources']['bytes']:,} bytes"))
     facts.append(("one example", f"{1000 * found['measured']['latency_seconds']:.3g} ms"))
     print_table(("", "", "", "", ""), [(*row, *[""] * (5 - len(row))) for row in facts])
+
+
+def _over_clients(clients: dict[str, Any]) -> str:
+    """In words: how many, and how the first metric is spread over them."""
+    worst = clients.get("worst")
+    if worst is None:
+        return f"{clients['count']} of {clients['asked']}"
+    spread = ", ".join(f"{name} {value:.4g}" for name, value in clients["metrics"][worst["metric"]].items())
+    return f"{clients['count']} of {clients['asked']}, {worst['metric']} {spread}; worst: client {worst['client']}"
 
 
 def _in_words(fairness: dict[str, Any]) -> str:

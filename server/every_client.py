@@ -9,7 +9,7 @@ Three requests to each client, all answered with merged statistics of its own te
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from flwr.serverapp import Grid
@@ -46,11 +46,28 @@ def measure_every_client(
     Clients that cannot tell, having no test example, have no row. Of a population above 10,000 so many are drawn by the
     seed.
     """
+    asked = ((parameters, None), (parameters, personal), (start, local))
+    return _rows(grid, dict(zip(MODELS, asked, strict=True)), unseen=unseen, round=round, seed=seed)
+
+
+def measure_version(grid: Grid, parameters: Parameters, *, round: int, seed: int) -> list[dict[str, Any]]:
+    """The same rows with the model ``global`` alone."""
+    return _rows(grid, {MODELS[0]: (parameters, None)}, unseen=(), round=round, seed=seed)
+
+
+def _rows(
+    grid: Grid,
+    asked: Mapping[str, tuple[Parameters, OwnTraining | None]],
+    *,
+    unseen: Collection[int],
+    round: int,
+    seed: int,
+) -> list[dict[str, Any]]:
     nodes: Sequence[int] = sorted(grid.get_node_ids())
     if len(nodes) > MOST_COMPARED:
         nodes = uniform(round, nodes, MOST_COMPARED, seed)
     rows: dict[int, dict[str, Any]] = {}
-    for model, (sent, own) in zip(MODELS, ((parameters, None), (parameters, personal), (start, local)), strict=True):
+    for model, (sent, own) in asked.items():
         content = wire.evaluate_content(wire.array_record(sent), round=round, personal=False, own=own)
         for report in ask_for_reports(grid, evaluate_messages(nodes, content), round=round):
             client = report.client

@@ -6,6 +6,7 @@ intervals.py      between what a figure lies: bootstrap
 calibration.py    whether what it is sure of comes true
 classes.py        precision, recall and F1, class by class
 slices.py         parts of the examples, and which is served worst
+by_client.py      a version on each client's own test part
 fairness.py       groups of a column compared
 robustness.py     what noise, shifts, missing values and an adversary leave
 explanation.py    which inputs matter

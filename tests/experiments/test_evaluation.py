@@ -62,6 +62,11 @@ def test_evaluate_keeps_what_it_finds_as_evidence(capsys, folder):
     assert sum(part["examples"] for part in sexes) == 185
     large = [part["value"] for part in found["slices"] if part["examples"] >= 20]
     assert found["worst_slice"]["value"] == min(large)
+    clients = found["clients"]
+    assert clients["asked"] == clients["count"] == 4 and clients["examples"] > 40
+    lowest = clients["metrics"]["accuracy"]["min"]
+    assert clients["worst"]["value"] == lowest <= clients["pooled"]["accuracy"]["value"]
+    assert clients["pooled"]["accuracy"]["low"] < clients["pooled"]["accuracy"]["high"]
     assert found["champion"] == {"absent": "there was no champion from another run"}
     assert found["resources"]["parameters"] == version.manifest["num_parameters"]
     assert 0 < found["measured"]["latency_seconds"] <= found["measured"]["latency_p90_seconds"]
@@ -81,6 +86,9 @@ def test_without_the_run_s_folder_the_registry_s_examples_do(capsys, folder, tmp
     Registry(folder).finish_run("good", {"run_dir": str(tmp_path / "gone")})
     status, found, _ = call(capsys, folder, "evaluate", "good:best")
     assert status == 0 and found["examples"]["count"] == 185 and "registry" in found["examples"]["origin"]
+    assert "folder of the run is gone" in found["clients"]["absent"]
+    status, verdict, _ = call(capsys, folder, "accept", "good:best", "fairness_floor=0.1")
+    assert status == 4 and "clients were not asked" in verdict["reasons"][0]
 
 
 @pytest.mark.parametrize(
@@ -121,6 +129,13 @@ def test_acceptance_refuses_with_every_reason_and_the_gate_holds(capsys, folder)
     assert kept["reason"] == "nothing better by friday" and kept["by"] and kept["time"]
     cli.run(["versions", "show", "good:best", "--registry", str(folder)])
     assert "nothing better by friday" in capsys.readouterr().out
+
+
+def test_the_client_that_is_served_worst_is_held_against_the_floor(capsys, folder):
+    worst = call(capsys, folder, "evaluate", "good:best")[1]["clients"]["worst"]
+    assert call(capsys, folder, "accept", "good:best", f"fairness_floor={worst['value'] - 0.01}")[0] == 0
+    status, verdict, _ = call(capsys, folder, "accept", "good:best", f"fairness_floor={worst['value'] + 0.01}")
+    assert status == 4 and f"client {worst['client']} is served worst" in verdict["reasons"][0]
 
 
 def test_acceptance_lets_a_better_one_through(capsys, folder, tmp_path):
