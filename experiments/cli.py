@@ -13,7 +13,7 @@ import typer
 
 from experiments import app as foreign
 from experiments import bundle as bundles
-from experiments import completion, data, judging, versions
+from experiments import completion, data, judging, track, versions
 from experiments.versions import REGISTRY, Folder, Json, Name
 
 # Before anything that reads them is imported: nobody calls home, and one thread computes what is kept.
@@ -24,6 +24,7 @@ ENVIRONMENT = {
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
     "OMP_NUM_THREADS": "1",
 }
 INTERRUPTED = 130
@@ -46,6 +47,7 @@ app.command(rich_help_panel=AROUND)(bundles.package)
 app.add_typer(bundles.app, name="bundle", rich_help_panel=AROUND)
 for judge in (judging.evaluate, judging.accept, judging.report):
     app.command(rich_help_panel=AROUND)(judge)
+app.add_typer(track.app, name="track", rich_help_panel=AROUND)
 
 
 def main() -> None:

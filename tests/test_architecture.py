@@ -56,6 +56,7 @@ FLOORS: dict[str, tuple[int, int]] = {
     "fl.inference_log": (3, 0),
     "fl.foreign": (4, 0),  # what runs in the processes of a foreign app; imports nothing of ours by name
     "fl.evaluation": (4, 0),
+    "fl.mlflow_mirror": (4, 0),
     "fl.packaging": (4, 0),
     "fl.serving": (4, 0),
     "fl.deployment": (4, 0),
@@ -78,6 +79,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "starlette": ("fl.serving",),
     "uvicorn": ("fl.serving",),
     "cryptography": ("fl.keys",),
+    "mlflow": ("fl.mlflow_mirror",),
     "onnx": ("fl.packaging",),
     "onnxscript": ("fl.packaging",),
     "torch.onnx": ("fl.packaging",),
@@ -88,7 +90,7 @@ HOMES: dict[str, tuple[str, ...]] = {
 # What `fl --help` must not wait for: nothing that experiments.cli imports while it is imported may import these.
 SLOW_TO_IMPORT = (
     *("torch", "ray", "flwr", "hydra", "omegaconf", "tensorboard", "matplotlib", "pandas", "duckdb", "sklearn"),
-    *("fastapi", "onnx", "onnxruntime", "torchmetrics", "scipy"),
+    *("fastapi", "onnx", "onnxruntime", "torchmetrics", "scipy", "mlflow"),
 )
 
 # Where private examples are read; the server must not reach it, by whatever way round.
