@@ -17,24 +17,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from clients.foreign import SOON_SECONDS, ClientAppNotLoaded, Crew, Hand, process_hand
 from clients.foreign_state import States
 from clients.state import StateStore
 from experiments.app_spec import AppSpec
 from experiments.app_versions import Versions
+from experiments.config_file import APP_CONFIG as SETTINGS
+from experiments.config_file import read_config, write_config
 from experiments.engine import available_cores
 from experiments.run_folder import claimed_run_id, only_writer
 from fl.errors import AppFailed, BadInput, MeadowError
-from fl.files import writable_folder, write_bytes
+from fl.files import writable_folder
 from fl.foreign import frames
 from fl.foreign.frames import Frame
 from fl.registry import Registry
 from server import interrupts
 from server.records import Observer
 
-SETTINGS = "app.yaml"
 FIRST_NODE = 2
 """Flower keeps node ids 0 and 1 to itself; client 0 is node 2."""
 
@@ -92,7 +91,7 @@ def run_app(app: AppSpec, options: Options) -> Path:
 
 def resume_app(run_dir: Path) -> Path:
     """Go on behind the last version of the app's run in ``run_dir``, as it was started; returns the folder."""
-    before = yaml.safe_load((run_dir / SETTINGS).read_text())
+    before = read_config(run_dir, name=SETTINGS)
     app = AppSpec(Path(before["folder"]), before["serverapp"], before["clientapp"], before["run_config"])
     options = Options(
         num_clients=before["num_clients"],
@@ -124,9 +123,9 @@ def _settle(run_dir: Path, config: Mapping[str, Any], *, resume: bool) -> bool:
         allowed = f"a new folder; go on with: fl resume {run_dir}" if not resume else "a folder with a run"
         raise BadInput(key="--run-dir", got=str(run_dir), allowed=allowed)
     if not resume:
-        write_bytes(path, yaml.safe_dump(dict(config), sort_keys=False).encode(), site="config")
+        write_config(run_dir, config, name=SETTINGS)
         return True
-    before = yaml.safe_load(path.read_text())
+    before = read_config(run_dir, name=SETTINGS)
     for name, value in config.items():
         if before.get(name) != value:
             raise BadInput(key=f"--resume ({name})", got=value, allowed=f"{before.get(name)}, as the run began")

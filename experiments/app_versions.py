@@ -5,6 +5,7 @@ RUN/state/000007.bin   what the app needs to go on behind round 7; only the app 
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 import time
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from clients.foreign_state import States
+from experiments.run_folder import forget_what_is_damaged
 from fl.files import write_bytes
 from fl.foreign.frames import Buffer
 from fl.metrics import quantiles
@@ -58,17 +60,19 @@ class Versions:
 
     def resume(self) -> tuple[dict[str, Any], list[Buffer]] | None:
         """What the ServerApp needs to go on behind the last version; None where there is none."""
-        last = self.registry.latest(self.run_id)
-        if last is None:
-            self.states.resume(-1)
-            return None
         from server.history import record_of
 
-        self.states.resume(last.round)
+        round = forget_what_is_damaged(
+            [self.states.store], self.registry, self.run_id, self.run_dir, state_path=state_path
+        )
+        self.states.resume(round)
+        if round < 0:
+            return None
+        last = self.registry.version(f"{self.run_id}:{round}")
         self._resumed = last.round
         for version in self.registry.versions(self.run_id):
             self._include(record_of(version))
-        kept = self._state_path(last.round).read_bytes()
+        kept = state_path(self.run_dir, last.round).read_bytes()
         described, buffers = _npy(self.registry.parameters(last))
         return {"round": last.round, "arrays": described}, [kept, *buffers]
 
@@ -115,11 +119,11 @@ class Versions:
         began = time.perf_counter()
         facts = self._facts(header)
         write_states()
-        path = self._state_path(number)
+        path = state_path(self.run_dir, number)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, bytes(kept), site="strategy_state")
-        version = self._commit_version(parameters, number, facts)
-        self._state_path(number - 2).unlink(missing_ok=True)
+        version = self._commit_version(parameters, number, facts, kept_sha256=hashlib.sha256(kept).hexdigest())
+        state_path(self.run_dir, number - 2).unlink(missing_ok=True)
         facts["seconds"]["overlapped"] = time.perf_counter() - began
         return RoundRecord(round=number, version=version.name, model_sha256=version.model_sha256, **facts)
 
@@ -197,7 +201,9 @@ class Versions:
             "cohort": header["cohort"],
         }
 
-    def _commit_version(self, parameters: Parameters, number: int, facts: Mapping[str, Any]) -> Version:
+    def _commit_version(
+        self, parameters: Parameters, number: int, facts: Mapping[str, Any], *, kept_sha256: str
+    ) -> Version:
         own = {"metrics": facts["metrics"], "cohort": facts["cohort"]}
         fields = {
             "run_id": self.run_id,
@@ -207,6 +213,7 @@ class Versions:
             "dataset": {"name": self._name},
             "model": {"target": self.config["serverapp"]},
             "selection": selection(facts["metrics"]),
+            "strategy_state_sha256": kept_sha256,
             "record": _plain({name: value for name, value in facts.items() if name not in own}),
             **own,
         }
@@ -222,8 +229,10 @@ class Versions:
         for name, took in record.seconds.items():
             self._seconds[name] = self._seconds.get(name, 0.0) + took
 
-    def _state_path(self, round: int) -> Path:
-        return self.run_dir / "state" / f"{round:06d}.bin"
+
+def state_path(run_dir: Path, round: int) -> Path:
+    """Where lies what the app needs to go on behind a round."""
+    return run_dir / "state" / f"{round:06d}.bin"
 
 
 def selection(metrics: Mapping[str, float]) -> dict[str, str]:

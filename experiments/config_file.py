@@ -1,4 +1,4 @@
-"""config.yaml of a run: its settings as they were composed, and the hash that tells whether they still are.
+"""config.yaml of a run, or app.yaml: its settings as they were composed, and the hash that tells if they still are.
 
 The hash stands in the first line, as a comment, so that no truncation can take it and leave settings. Who changes the
 settings by hand takes that line away, and says so.
@@ -16,19 +16,19 @@ import yaml
 from fl.errors import CorruptFile
 from fl.files import write_bytes
 
-CONFIG = "config.yaml"
+CONFIG, APP_CONFIG = "config.yaml", "app.yaml"
 MARK = b"# sha256 of the lines below: "
 
 
-def write_config(run_dir: Path, config: Mapping[str, Any]) -> None:
+def write_config(run_dir: Path, config: Mapping[str, Any], *, name: str = CONFIG) -> None:
     """Write the settings of a run, before anything else starts."""
     text = yaml.safe_dump(dict(config), sort_keys=False).encode()
-    write_bytes(run_dir / CONFIG, MARK + hashlib.sha256(text).hexdigest().encode() + b"\n" + text, site="config")
+    write_bytes(run_dir / name, MARK + hashlib.sha256(text).hexdigest().encode() + b"\n" + text, site="config")
 
 
-def read_config(run_dir: Path) -> dict[str, Any]:
+def read_config(run_dir: Path, *, name: str = CONFIG) -> dict[str, Any]:
     """The settings of a run. Raises CorruptFile where they are not those that were written, nor without their hash."""
-    path = run_dir / CONFIG
+    path = run_dir / name
     text = path.read_bytes()
     first, _, below = text.partition(b"\n")
     if first.startswith(MARK):

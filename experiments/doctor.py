@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.config_file import CONFIG, read_config
+from experiments.config_file import APP_CONFIG, CONFIG, read_config
 from experiments.prepare import PREPARED
 from experiments.printing import print_table
 from experiments.run_folder import RUN
@@ -28,8 +28,9 @@ SUMMARY = "summary.json"
 
 def doctor(run_dir: Path, *, as_json: bool) -> int:
     """Print what is wrong with a run, and how it stands. Returns the exit status: 1 if anything is wrong."""
-    if not (run_dir / CONFIG).is_file():
-        raise BadInput(key="RUN_DIR", got=str(run_dir), allowed="the folder of a run: one with a config.yaml")
+    if not any((run_dir / name).is_file() for name in (CONFIG, APP_CONFIG)):
+        allowed = f"the folder of a run: one with a {CONFIG} or, of an app, {APP_CONFIG}"
+        raise BadInput(key="RUN_DIR", got=str(run_dir), allowed=allowed)
     problems = [{"path": error.path, "what": error.why} for error in examine(run_dir)]
     if as_json:
         print(json.dumps({"run_dir": str(run_dir), "problems": problems}))
@@ -53,8 +54,9 @@ def show_fault_points(*, as_json: bool) -> None:
 
 
 def examine(run_dir: Path) -> Iterator[CorruptFile]:
-    """What is wrong with a run, a file at a time."""
-    config, error = _tried(lambda: read_config(run_dir))
+    """What is wrong with a run, or with one of a foreign app, a file at a time."""
+    is_app = (run_dir / APP_CONFIG).is_file()
+    config, error = _tried(lambda: read_config(run_dir, name=APP_CONFIG if is_app else CONFIG))
     if error:
         yield error
         return
@@ -66,9 +68,12 @@ def examine(run_dir: Path) -> Iterator[CorruptFile]:
         _, error = _tried(lambda: read_json(run_dir / SUMMARY))
         yield from [error] if error else []
     if run is not None:
+        from experiments.app_versions import state_path as state_of_app
         from fl.registry import Registry
+        from server.history import state_path
 
-        yield from _versions(run_dir, Registry(config["registry_dir"]), str(run["run_id"]))
+        registry = Registry(config["registry" if is_app else "registry_dir"])
+        yield from _versions(run_dir, registry, str(run["run_id"]), state_of_app if is_app else state_path)
 
 
 def _data(run_dir: Path) -> Iterator[CorruptFile]:
@@ -96,10 +101,10 @@ def _states(run_dir: Path) -> Iterator[CorruptFile]:
         yield from [error] if error else []
 
 
-def _versions(run_dir: Path, registry: Registry, run_id: str) -> Iterator[CorruptFile]:
+def _versions(
+    run_dir: Path, registry: Registry, run_id: str, state_path: Callable[[Path, int], Path]
+) -> Iterator[CorruptFile]:
     """The registry as a whole, since runs share blobs and aliases; the run's own strategy states and metrics."""
-    from server.history import state_path
-
     for problem in registry.verify():
         yield CorruptFile(path=problem.path, why=problem.what)
     _, error = _tried(lambda: registry.run(run_id))
@@ -108,7 +113,7 @@ def _versions(run_dir: Path, registry: Registry, run_id: str) -> Iterator[Corrup
     yield from [error] if error else []
     versions, _ = registry.sound_versions(run_id)
     for version in versions:
-        digest, path = version.manifest["strategy_state_sha256"], state_path(run_dir, version.round)
+        digest, path = version.manifest.get("strategy_state_sha256"), state_path(run_dir, version.round)
         if digest and path.is_file():
             _, error = _tried(lambda path=path, digest=digest: check_files(path.parent, {path.name: digest}))
             yield from [error] if error else []

@@ -15,18 +15,14 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from experiments.config_file import CONFIG, read_config, write_config
 from experiments.prepare import PREPARED, counted, load_data, note_prepared, prepare_data
-from experiments.run_folder import RUN, claimed_run_id, only_writer
+from experiments.run_folder import RUN, claimed_run_id, forget_what_is_damaged, only_writer
 from fl.errors import BadInput, CorruptFile
 from fl.files import read_json, writable_folder
 from server import interrupts
-
-if TYPE_CHECKING:
-    from clients.setting import Setting
-    from fl.registry import Registry
 
 
 def simulate(config: Mapping[str, Any], *, until: int | None = None) -> Path:
@@ -92,7 +88,8 @@ def _run(config: Mapping[str, Any], run_dir: Path, began: float, *, until: int |
         deadline=config["server"].get("deadline_seconds") is not None,
     )
     run_id = claimed_run_id(run_dir, registry)
-    _forget_what_is_damaged(setting, registry, run_id, run_dir, num_rounds=int(config["num_rounds"]))
+    stores = [store for store in (setting.states, setting.personal) if store is not None]
+    forget_what_is_damaged(stores, registry, run_id, run_dir, num_rounds=int(config["num_rounds"]))
     run = {
         "id": run_id,
         "dir": str(run_dir),
@@ -116,33 +113,6 @@ def _run(config: Mapping[str, Any], run_dir: Path, began: float, *, until: int |
         engine, setting, values, run_id=run_id, partitions=partitions, states=states, quarantined=away
     ) as grid:
         app(grid, server_context(begin_run(run_id), flatten({**values, "run": run})))
-
-
-def _forget_what_is_damaged(
-    setting: Setting, registry: Registry, run_id: str, run_dir: Path, *, num_rounds: int
-) -> None:
-    """Leave of the run what is whole, and nothing of the rounds after that: they are going to happen again.
-
-    A device's state is what its last round left, so that without it the run goes on from before that round; where
-    that cannot be, since older states are gone, it starts over. The result is the same.
-    """
-    from server.history import sound_round
-
-    stores = [store for store in (setting.states, setting.personal) if store is not None]
-    while True:
-        last, wrong = sound_round(registry, run_id, run_dir)
-        for store in stores if last < num_rounds else []:
-            if damaged := store.damaged(before=last + 1):
-                last = last - 1 if damaged[0] == last else -1
-                wrong.append(damaged[1])
-        for store in stores:
-            store.drop_from(last + 1)
-        if not wrong:
-            return
-        registry.forget_from(run_id, last + 1)
-        for line in wrong:
-            print(f"damaged: {line}", file=sys.stderr)
-        print(f"going on from {f'round {last}' if last >= 0 else 'the start'}", file=sys.stderr)
 
 
 def _prepare(config: Mapping[str, Any], run_dir: Path, *, centre: Path, partitions: Path) -> dict[str, Any]:

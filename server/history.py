@@ -109,11 +109,13 @@ def state_path(run_dir: Path, round: int) -> Path:
     return run_dir / "state" / f"{round:06d}.safetensors"
 
 
-def sound_round(registry: Registry, run_id: str, run_dir: Path) -> tuple[int, list[str]]:
+def sound_round(
+    registry: Registry, run_id: str, run_dir: Path, *, state_path: Callable[[Path, int], Path] = state_path
+) -> tuple[int, list[str]]:
     """The last round of a run that is whole: -1 for none. And what is wrong with those after it, a line each.
 
     Whole is a round whose manifest, parameters and strategy's state are what was committed, and every round before it
-    has the manifest that was.
+    has the manifest that was. ``state_path``: where in ``run_dir`` the state after a round lies.
     """
     versions, problem = registry.sound_versions(run_id)
     wrong = [f"{problem.path}: {problem.what}"] if problem else []
@@ -121,7 +123,7 @@ def sound_round(registry: Registry, run_id: str, run_dir: Path) -> tuple[int, li
         last = versions[-1]
         try:
             registry.parameters(last)
-            if digest := last.manifest["strategy_state_sha256"]:
+            if digest := last.manifest.get("strategy_state_sha256"):
                 path = state_path(run_dir, last.round)
                 check_files(path.parent, {path.name: digest})
         except CorruptFile as error:

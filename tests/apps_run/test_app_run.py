@@ -264,7 +264,8 @@ def test_states_of_clients_go_on_with_the_run(run, tmp_path):
     whole = result(run("whole", "rounds=4", app="module_cache"))
     run("cut", "rounds=2", app="module_cache")
     settings = (tmp_path / "cut" / "app.yaml").read_text()
-    (tmp_path / "cut" / "app.yaml").write_text(settings.replace("rounds: 2", "rounds: 4"))
+    changed_by_hand = settings.partition("\n")[2].replace("rounds: 2", "rounds: 4")
+    (tmp_path / "cut" / "app.yaml").write_text(changed_by_hand)
     assert result(run("cut", "rounds=4", app="module_cache", resume=True)) == whole
 
 

@@ -108,7 +108,8 @@ def test_a_run_that_goes_on_keeps_its_limit(run, tmp_path):
     folder = run("failing", clients=2, max_reply_bytes=1)
     assert counts(folder) == {"asked": 6, "answered": 0, "failed": 0, "refused": 6, "late": 0}
     settings = (folder / "app.yaml").read_text()
-    (folder / "app.yaml").write_text(settings.replace("rounds: 3", "rounds: 4"))
+    changed_by_hand = settings.partition("\n")[2].replace("rounds: 3", "rounds: 4")
+    (folder / "app.yaml").write_text(changed_by_hand)
     assert counts(resume(folder)) == {"asked": 8, "answered": 0, "failed": 0, "refused": 8, "late": 0}
 
 
