@@ -310,6 +310,9 @@ class Lifecycle(Simulate):
 
     business: Annotated[Business, "what the model is for"]
     evaluation: Annotated[Evaluation, "how good it is"]
+    keep_runs: Annotated[
+        bool, "keep older runs below DIR/runs, which no alias and no lineage needs; false: remove them"
+    ]
     rules: Annotated[str | None, "rules that every client must keep; null: inferred, then DIR/validate/rules.yaml"]
     stage: Annotated[str | None, "the stage to come to, with those that it depends on; null: all"]
 

@@ -195,7 +195,14 @@ def lifecycle(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Take data to a registered version, stage by stage; only what changed runs again."""
+    """Take data to a registered version, stage by stage; only what changed runs again.
+
+    In this order: understand, ingest, profile, validate, wrangle, split, train, evaluate, accept, register.
+
+    Its own settings: stage=NAME stops after one; rules=FILE is what validate asks of every client, else
+    RUN_DIR/validate/rules.yaml, which is inferred first and then yours to edit; business.* is what the model is for;
+    keep_runs=false removes older runs that nothing needs.
+    """
     from experiments.lifecycle.command import run_lifecycle
 
     raise typer.Exit(run_lifecycle(overrides or [], as_json=as_json))

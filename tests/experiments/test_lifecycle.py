@@ -251,6 +251,27 @@ def test_heart_disease_as_it_is_shipped_within_the_time_that_is_promised(tmp_pat
     assert Registry(tmp_path / "registry").version(train["version"]).model_sha256 == train["model_sha256"]
 
 
+def test_older_runs_are_told_and_removed_if_asked_and_never_the_champions(lifecycle, tmp_path):
+    runs, registry = tmp_path / "heart" / "runs", tmp_path / "registry"
+    for seed in (1, 2, 3):
+        status, _, err = lifecycle(tmp_path / "heart", f"seed={seed}", registry=registry)
+        assert status == 0, err
+    first, second, third = (v.run_id for v in Registry(registry).versions() if v.round == 0)
+    assert Registry(registry).version("champion").run_id == first
+    assert "1 older run that no alias" in err and str(runs) in err
+    (runs / "mine").mkdir()
+    status, _, err = lifecycle(tmp_path / "heart", "seed=3", "keep_runs=false", registry=registry)
+    assert status == 0 and "removed 1 older run" in err
+    assert sorted(path.name for path in runs.iterdir()) == sorted([first, third, "mine"])
+    assert not Registry(registry).verify() and Registry(registry).versions(second)
+
+
+def test_help_names_the_stages_in_their_order():
+    told = cli.command().commands["lifecycle"].help
+    listed = told.partition("In this order: ")[2].partition(".")[0].split(", ")
+    assert set(DATA) < set(listed) and listed == [name for name in NAMES if name in listed]
+
+
 # Interrupts
 
 
