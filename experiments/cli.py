@@ -172,6 +172,7 @@ def export(
         ),
     ] = "safetensors,pt2,onnx",
     output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Where the files go.")] = Path("exports"),
+    measure: Annotated[bool, typer.Option("--measure", help="Also how long each format's reader takes.")] = False,
     registry: Folder = REGISTRY,
     as_json: Json = False,
 ) -> None:
@@ -179,7 +180,8 @@ def export(
     from experiments.export import export as write
     from experiments.export import show
 
-    show(write(version, formats=format.split(","), output=output, registry=registry), as_json=as_json)
+    files = write(version, formats=format.split(","), output=output, registry=registry, measure=measure)
+    show(files, as_json=as_json)
 
 
 @app.command(rich_help_panel=AROUND)

@@ -59,11 +59,11 @@ def opened(name: str, registry: Path) -> Opened:
     return Opened(store, version, signature, module, store.parameters(version), examples[0])
 
 
-def export(name: str, *, formats: Sequence[str], output: Path, registry: Path) -> list[Exported]:
+def export(name: str, *, formats: Sequence[str], output: Path, registry: Path, measure: bool = False) -> list[Exported]:
     """Write the version called ``name`` into ``output`` in each of ``formats``; a file an entry, in that order.
 
-    The parity is measured on the test examples that the version's run left in the registry. Raises BadInput before
-    anything is written if the version, a format or the folder cannot be had.
+    The parity is measured on the test examples that the version's run left in the registry; ``measure``: and how long
+    each reader takes. Raises BadInput before anything is written if the version, a format or the folder cannot be had.
     """
     from fl.packaging.export import export as write
 
@@ -78,6 +78,7 @@ def export(name: str, *, formats: Sequence[str], output: Path, registry: Path) -
         output=output,
         name=re.sub(r"[^A-Za-z0-9._-]", "-", found.version.name),
         manifest={"hash": found.version.hash} | {key: manifest[key] for key in PUBLIC if key in manifest},
+        measure=measure,
     )
 
 
@@ -103,11 +104,15 @@ def show(files: Sequence[Exported], *, as_json: bool) -> None:
         return
     from experiments.printing import print_table
 
-    columns = ("format", "file", "bytes", "largest difference", "allowed", "test examples")
+    columns = ["format", "file", "bytes", "largest difference", "allowed", "test examples"]
     rows = [
-        (f.format, f.path, f"{f.bytes:,}", f"{f.largest_difference:.3g}", f"{f.tolerance:.3g}", f.examples)
+        [f.format, f.path, f"{f.bytes:,}", f"{f.largest_difference:.3g}", f"{f.tolerance:.3g}", f.examples]
         for f in files
     ]
+    if files[0].load_seconds is not None:
+        columns += ["to load", "a row"]
+        for row, f in zip(rows, files, strict=True):
+            row += [f"{f.load_seconds:.2g} s", f"{1000 * (f.row_seconds or 0):.2g} ms"]
     print_table(columns, rows)
 
 

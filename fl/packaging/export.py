@@ -8,7 +8,8 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +21,20 @@ from fl.errors import BadInput, MissingExtra
 from fl.files import sha256_file, sync_folder, writable_folder, write_json
 from fl.models.arrays import load_parameters, to_inputs
 from fl.models.evaluate import outputs_of
-from fl.packaging import c_source, executorch, onnx, onnx_int8, pfa, pmml, pt2, pyz, safetensors, torchscript, wheel
+from fl.packaging import (
+    c_source,
+    executorch,
+    onnx,
+    onnx_int8,
+    pfa,
+    pmml,
+    pt2,
+    pyz,
+    safetensors,
+    speed,
+    torchscript,
+    wheel,
+)
 from fl.packaging.predict import Predict
 from fl.parameters import Array
 from fl.signature import Signature
@@ -100,7 +114,7 @@ FORMATS: dict[str, Format] = {
         lambda path, _: c_source.read(path),
         tolerance=1e-5,  # sums in another order
         check=c_source.check,
-        examples=1000,
+        examples=200,
     ),
     "whl": Format(
         "whl",
@@ -146,7 +160,11 @@ FORMATS: dict[str, Format] = {
 
 @dataclass(frozen=True)
 class Exported:
-    """A file that was proved: ``largest_difference`` of any output, over so many ``examples``, to the model's own."""
+    """A file that was proved: ``largest_difference`` of any output, over so many ``examples``, to the model's own.
+
+    ``load_seconds`` and ``row_seconds`` of its reader (fl/packaging/speed.py) where they were asked for; no file holds
+    what was measured.
+    """
 
     format: str
     path: Path
@@ -154,6 +172,8 @@ class Exported:
     largest_difference: float
     tolerance: float
     examples: int
+    load_seconds: float | None = None
+    row_seconds: float | None = None
 
 
 def export(
@@ -166,12 +186,14 @@ def export(
     output: Path,
     name: str,
     manifest: Mapping[str, Any],
+    measure: bool = False,
 ) -> list[Exported]:
     """Write ``output/name.<suffix>`` for each of ``formats``, and beside it ``<file>.json`` with the proof.
 
     module      as built for the signature; a copy of it is filled with ``parameters``
     examples    real ones as stored, (N, ...); they are compared one alone and all together, and are not exported
     manifest    what names the version, JSON values only; goes into every file, so pass only what may be public
+    measure     also how long each reader takes
 
     A file takes what the model takes: inputs in input_dtype, already multiplied by input_scale. The signature inside
     the file (metadata ``meadow``) says so. Raises BadInput or MissingExtra before anything is written if a format is
@@ -208,7 +230,11 @@ def export(
                 raise BadInput(key=KEY, got=got, allowed=f"at most {tolerance:.3g}; or another format")
         exported = Exported(key, path, path.stat().st_size, difference, tolerance, len(batches[1]))
         proof = asdict(exported) | {"path": path.name, "sha256": sha256_file(path), **metadata}
+        del proof["load_seconds"], proof["row_seconds"]
         write_json(path.with_name(f"{path.name}.json"), proof, site="export")
+        if measure:
+            load, row = speed.measure(partial(kind.read, path, model), inputs[: kind.examples].numpy())
+            exported = replace(exported, load_seconds=load, row_seconds=row)
         done.append(exported)
     return done
 

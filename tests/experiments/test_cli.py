@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -276,6 +277,15 @@ def test_export_proves_each_file(fl):
     assert Path(file["path"]).is_file() and Path(file["path"]).parent == Path.cwd() / "files"
     status, out, _ = fl("export", "run:best", "--format", "safetensors", "--output", "files")
     assert status == 0 and "largest difference" in out and "safetensors" in out.splitlines()[-1]
+    assert "to load" not in out and file["load_seconds"] is file["row_seconds"] is None
+
+
+def test_export_measures_readers_when_asked(fl):
+    fl("simulate", *SMALL, "run_dir=run")
+    status, out, _ = fl("export", "champion", "--format", "safetensors,whl", "--measure", "--output", "files")
+    assert status == 0 and out.splitlines()[0].split()[-4:] == ["to", "load", "a", "row"]
+    assert re.search(r"whl .* [0-9.e+-]+ s +[0-9.e+-]+ ms", out)
+    assert "seconds" not in "".join(path.read_text() for path in Path("files").glob("*.json"))
 
 
 def test_data_show_describes_and_draws(fl):

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import importlib.util
 import io
 import json
 import re
@@ -18,7 +19,7 @@ import pytest
 import torch
 from torch import nn
 
-from fl.errors import BadInput
+from fl.errors import BadInput, MissingExtra
 from fl.models import xgboost
 from fl.models.arrays import parameters_of
 from fl.models.build import build_model
@@ -422,10 +423,24 @@ def test_what_a_format_cannot_express_is_refused_before_anything_is_written(tmp_
     assert not (tmp_path / "out").exists()
 
 
-def test_no_compiler_is_said_before_anything_is_written(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "kind, message",
+    [("c", "no C compiler.*, allowed: gcc or cc in PATH"), ("pmml", "no Java.*, allowed: java in PATH")],
+)
+def test_a_reader_that_is_not_there_is_said_before_anything_is_written(kind, message, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(BadInput, match="no C compiler"):
-        exported("softmax", "c", tmp_path / "out")
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    with pytest.raises(BadInput, match=message):
+        exported("softmax", kind, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind, package", [("pmml", "pypmml"), ("pfa", "titus")])
+def test_a_reader_of_an_extra_is_named_with_it(kind, package, tmp_path, monkeypatch):
+    there = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else there(name))
+    with pytest.raises(MissingExtra, match=rf"--format {kind}: needs the package {package}, .*'meadow-fl\[{kind}\]'"):
+        exported("softmax", kind, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
