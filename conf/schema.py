@@ -305,6 +305,13 @@ class Evaluation:
 
 
 @dataclass
+class Selection:
+    """Which other models the configured one is compared with."""
+
+    rounds: Annotated[int, "that every candidate trains; 0: none are compared"]
+
+
+@dataclass
 class Lifecycle(Simulate):
     """The stages around a simulation."""
 
@@ -313,6 +320,7 @@ class Lifecycle(Simulate):
     keep_runs: Annotated[
         bool, "keep older runs below DIR/runs, which no alias and no lineage needs; false: remove them"
     ]
+    selection: Annotated[Selection, "what the configured model is compared with"]
     rules: Annotated[str | None, "rules that every client must keep; null: inferred, then DIR/validate/rules.yaml"]
     stage: Annotated[str | None, "the stage to come to, with those that it depends on; null: all"]
 

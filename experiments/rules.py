@@ -115,6 +115,7 @@ RULES: tuple[Rule, ...] = (
     _or_null(_whole("engine.num_actors", 1)),
     _or_null(_whole("engine.unit_size", 1)),
     _one_of("client.path", ("auto", "stacked", "one_by_one")),
+    _whole("selection.rounds", 0),
     _number("budget.minutes", above=0),
     _whole("budget.rounds", 1),
     _or_null(_number("business.constraints.latency_seconds", above=0)),

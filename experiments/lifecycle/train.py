@@ -24,8 +24,8 @@ def run(work: Work) -> Result:
     if (run_dir / "config.yaml").is_file():
         resume(run_dir)
     else:
-        _hand_over(work.before["split"].folder, run_dir)
-        settings = _without_quarantined(work, run_dir)
+        hand_over(work.before["split"].folder, run_dir)
+        settings = without_quarantined(work, run_dir)
         # Whether it may be champion is for acceptance to say; register makes it so.
         server = {**settings["server"], "first_champion": False}
         simulate({**settings, "server": server, "run_dir": str(run_dir)})
@@ -72,7 +72,7 @@ def holds(settings: Settings, evidence: Mapping[str, Any]) -> bool:
         return False
 
 
-def _without_quarantined(work: Work, run_dir: Path) -> dict[str, Any]:
+def without_quarantined(work: Work, run_dir: Path) -> dict[str, Any]:
     """The settings, naming the clients that were left out in a file of the run: should it deal its data again."""
     from fl.files import storing
 
@@ -84,7 +84,7 @@ def _without_quarantined(work: Work, run_dir: Path) -> dict[str, Any]:
     return {**work.settings, "dataset": {**work.settings["dataset"], "quarantine": str(run_dir / QUARANTINE)}}
 
 
-def _hand_over(split: Path, run_dir: Path) -> None:
+def hand_over(split: Path, run_dir: Path) -> None:
     """Give a run its data, as if it had prepared them: a copy, because a run may mend its own."""
     from experiments.prepare import note_prepared
     from fl.data.centre import PICTURE, open_centre

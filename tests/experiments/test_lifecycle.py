@@ -171,9 +171,9 @@ def test_again_at_once_everything_is_skipped_and_nothing_heavy_imported(finished
     [
         ("num_rounds=2", [*TRAINED, "register"]),
         ("business.owner=me", ["understand", "register"]),
-        ("dataset.test_fraction=0.2", ["validate", "wrangle", "split", *TRAINED, "register"]),
-        ("dataset.split=stratified", [*READ, "validate", "wrangle", "split", *TRAINED, "register"]),
-        ("dataset.recipe=[{impute: {}}]", ["wrangle", "split", *TRAINED, "register"]),
+        ("dataset.test_fraction=0.2", ["validate", "wrangle", "split", "select", *TRAINED, "register"]),
+        ("dataset.split=stratified", [*READ, "validate", "wrangle", "split", "select", *TRAINED, "register"]),
+        ("dataset.recipe=[{impute: {}}]", ["wrangle", "split", "select", *TRAINED, "register"]),
     ],
 )
 def test_a_changed_setting_repeats_what_reads_it_and_what_depends_on_that(lifecycle, copied, finished, override, again):
@@ -185,9 +185,9 @@ def test_a_changed_setting_repeats_what_reads_it_and_what_depends_on_that(lifecy
 
 
 def test_a_stage_whose_result_is_the_same_ends_the_repeating(lifecycle, copied, finished):
-    """Server's seeding decides whether there is a public part; its epochs do not, and no other stage reads them."""
+    """Server's seeding decides whether there is a public part; its epochs do not: only those that train read them."""
     status, stages, _ = lifecycle(copied / "heart", "server.seeding_epochs=6", registry=finished / "registry")
-    assert status == 0 and did(stages) == [*TRAINED, "register"]
+    assert status == 0 and did(stages) == ["select", *TRAINED, "register"]
 
 
 def test_what_was_damaged_is_made_again(lifecycle, copied, finished):
@@ -199,7 +199,7 @@ def test_what_was_damaged_is_made_again(lifecycle, copied, finished):
 
 def test_a_version_that_is_gone_is_trained_again(lifecycle, copied):
     status, stages, _ = lifecycle(copied / "heart", registry=copied / "elsewhere")
-    assert status == 0 and did(stages) == [*TRAINED, "register"]
+    assert status == 0 and did(stages) == ["select", *TRAINED, "register"]
     shutil.rmtree(copied / "elsewhere")
     status, stages, _ = lifecycle(copied / "heart", registry=copied / "elsewhere")
     assert status == 0 and stages["train"]["why"] == "what it made, or compared with, is gone"

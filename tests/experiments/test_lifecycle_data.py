@@ -16,7 +16,7 @@ from fl.registry import Registry
 SITES = ("basel", "bonn", "bern", "brno")
 TABLE = ("dataset=csv", "dataset.path=t.csv", "dataset.label=ill", "dataset.client=site")
 QUICK = ("engine=inprocess", "num_rounds=2", "server.tensorboard=false")
-AFTER_QUARANTINE = ["wrangle", "split", "train", "register"]
+AFTER_QUARANTINE = ["wrangle", "split", "select", "train", "evaluate", "accept", "register"]
 
 
 @pytest.fixture
