@@ -26,6 +26,7 @@ from fl.registry import Registry
 
 Settings = Callable[..., dict[str, Any]]
 
+SIX = ("dataset=synthetic", "dataset.clients=6")
 ONE_BY_ONE = ("client.path=one_by_one", "client.personal_epochs=3", "client.personal_learning_rate=0.05")
 
 
@@ -218,13 +219,23 @@ def test_nothing_of_an_unseen_client_gets_into_a_model_or_what_it_is_chosen_by(t
         ("unseen_clients=[9]", "unseen_clients: got [9], allowed: a share above 0 and below 1, or a list of client"),
         ("unseen_clients=[0,1,2,3,4,5]", "unseen_clients: got 6 of 6 clients, allowed:"),
         ("unseen_clients=[0,1,2]", "cohort_size: got 4, allowed: 1 to num_clients=6 less 3 of unseen_clients"),
+        (
+            "unseen_clients=[0] folds.number=3 folds.over=clients",
+            "unseen_clients: got some of the clients, with folds.over=clients, allowed: null",
+        ),
+        (
+            "dataset=mnist partition=iid num_clients=100000 unseen_clients=0.5",
+            "unseen_clients: got some of the clients, which share their rows, allowed: null, or a partition",
+        ),
     ],
 )
 def test_who_cannot_be_unseen_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], given: str, message: str
 ) -> None:
-    small = ["dataset=synthetic", "dataset.clients=6", "cohort_size=4", "num_rounds=1", "engine=inprocess"]
-    assert fl(["simulate", *small, given, f"run_dir={tmp_path / 'run'}", f"registry_dir={tmp_path / 'r'}"]) == 2
+    small = [*([] if "dataset=" in given else SIX), "cohort_size=4", "num_rounds=1", "engine=inprocess"]
+    assert (
+        fl(["simulate", *small, *given.split(), f"run_dir={tmp_path / 'run'}", f"registry_dir={tmp_path / 'r'}"]) == 2
+    )
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 

@@ -1,12 +1,15 @@
 """Windows of sensors as a table: what is in a row, and whose it is. The real file where it is there."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from experiments.cli import run as fl
 from experiments.har_by_subject import load
 from fl.errors import BadInput
+from fl.files import read_json
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "har_phone_watch_by_subject.npz"
 
@@ -60,3 +63,19 @@ def test_the_real_file_has_23_subjects_and_five_activities(device: str, rows: in
     data = load(path=str(REAL), device=device, window=128, step=128)
     assert data.x.shape == (rows, 30) and len(data.client_names) == 23
     assert data.signature.num_outputs == 5 and np.isfinite(data.x).all()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL.is_file(), reason="../shared/data is not there")
+def test_people_who_were_never_seen_gain_from_a_model_of_their_own(tmp_path: Path) -> None:
+    """The experiment of RESULTS.md, one seed of it."""
+    registry = f"{tmp_path / 'registry'}"
+    words = [f"dataset.function_arguments.path={REAL}", f"run_dir={tmp_path / 'har'}", f"registry_dir={registry}"]
+    assert fl(["simulate", "experiment=har_by_subject", *words]) == 0
+    assert fl(["clients", "har:best", "--registry", registry]) == 0
+    rows = [json.loads(line) for line in (tmp_path / "har" / "clients.jsonl").read_text().splitlines()]
+    assert len(rows) == 23 and sum(not row["seen"] for row in rows) == 5
+    told = read_json(tmp_path / "har" / "clients.json")["distribution"]
+    unseen = {model: facts["mean"] for model, facts in told["unseen"]["accuracy"].items()}
+    assert unseen["personal"] > unseen["global"] > 0.75
+    assert told["seen"]["accuracy"]["global"]["mean"] > told["seen"]["accuracy"]["local"]["mean"] > 0.7
