@@ -19,6 +19,8 @@ from fl.evaluation.ensembles import vote
 from fl.parameters import Array
 
 LEAST, MOST = 3, 5
+APART = 0.02
+"""Two models that disagree on a smaller share of the examples err alike."""
 
 
 def misses(found: Answers) -> Array:
@@ -43,15 +45,15 @@ def disagreement(missed: Sequence[Array]) -> Array:
 def shortlist(found: Mapping[str, Answers], *, least: int = LEAST, most: int = MOST) -> list[str]:
     """The names of ``least`` to ``most`` models (fewer where there are fewer), the best first.
 
-    Good is a low mean loss. After ``least``, one is added only while the vote gets better. A model that misses exactly
-    what a chosen one misses is taken only where there are not enough others.
+    Good is a low mean loss. After ``least``, one is added only while the vote gets better. A model that errs like a
+    chosen one is taken only where there are not enough others.
     """
     missed = {name: misses(answers) for name, answers in found.items()}
     left = sorted(found, key=lambda name: float(found[name].loss.mean()))
     chosen = [left.pop(0)]
     best = float(found[chosen[0]].loss.mean())
     while left and len(chosen) < most:
-        other = [n for n in left if not any(np.array_equal(missed[n], missed[c]) for c in chosen)]
+        other = [n for n in left if all(float((missed[n] ^ missed[c]).mean()) >= APART for c in chosen)]
         if not other and len(chosen) >= least:
             break
         losses = {name: _vote_loss(found, [*chosen, name]) for name in other or left}
