@@ -11,10 +11,12 @@ from typing import Annotated, Any
 
 import typer
 
-from experiments import completion
+from experiments import completion, features
 from experiments.versions import REGISTRY, Folder, Json
 
 app = typer.Typer(no_args_is_help=True, help="Describe data sets and draw their partition over clients.")
+
+app.add_typer(features.app, name="features")
 
 PICTURES = Path("outputs/data")
 
