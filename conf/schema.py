@@ -312,6 +312,14 @@ class Selection:
 
 
 @dataclass
+class Package:
+    """The bundle that the pipeline ends with."""
+
+    formats: Annotated[list[str], "those of fl export beside the parameters themselves"]
+    key: Annotated[str | None, "a PEM file with the Ed25519 private key that signs; null: nobody signs"]
+
+
+@dataclass
 class Lifecycle(Simulate):
     """The stages around a simulation."""
 
@@ -321,6 +329,7 @@ class Lifecycle(Simulate):
         bool, "keep older runs below DIR/runs, which no alias and no lineage needs; false: remove them"
     ]
     selection: Annotated[Selection, "what the configured model is compared with"]
+    package: Annotated[Package, "what it goes out as"]
     rules: Annotated[str | None, "rules that every client must keep; null: inferred, then DIR/validate/rules.yaml"]
     stage: Annotated[str | None, "the stage to come to, with those that it depends on; null: all"]
 

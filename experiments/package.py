@@ -26,6 +26,36 @@ def package(
     NotAccepted where success criteria are set and the version was not accepted, unless ``override`` says why it goes
     out all the same.
     """
+    from fl.registry import Registry
+
+    store = Registry.existing(registry)
+    version = store.version(name)
+    evidence = store.evidence(version)
+    accepted = acceptance(
+        version.name, against=store.objections(version), held=evidence.get("accept"), override=override
+    )
+    return write_version(
+        version.name,
+        formats=formats,
+        output=output,
+        registry=registry,
+        key=key,
+        evidence=evidence,
+        accepted=accepted,
+    )
+
+
+def write_version(
+    name: str,
+    *,
+    formats: Sequence[str],
+    output: Path,
+    registry: Path,
+    key: Path | None,
+    evidence: Mapping[str, Mapping[str, Any]],
+    accepted: Mapping[str, Any] | None,
+) -> Bundle:
+    """The bundle of a version that may go out. ``evidence`` by its stage, ``accepted`` of ``acceptance``."""
     from experiments.export import listed, opened
     from fl.evaluation.card import card, markdown
     from fl.keys import read_private_key
@@ -33,9 +63,6 @@ def package(
 
     private = read_private_key(key) if key else None
     found = opened(name, registry)
-    evidence = found.store.evidence(found.version)
-    against = found.store.objections(found.version)
-    accepted = acceptance(found.version.name, against=against, held=evidence.get("accept"), override=override)
     version = facts(found.version)
     return write(
         found.module,

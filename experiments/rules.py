@@ -249,6 +249,17 @@ def _fold(settings: Settings) -> None:
     fold_of(settings)
 
 
+def _packaging(settings: Settings) -> None:
+    """What the pipeline ends with can be written: told before it begins."""
+    if given := settings.get("package"):
+        from fl.keys import read_private_key
+        from fl.packaging.export import check_formats
+
+        check_formats(given["formats"], key="package.formats")
+        if given["key"]:
+            read_private_key(Path(given["key"]))
+
+
 def _folders(settings: Settings) -> None:
     """The run's folder is made to know, and removed again, because a later check may still refuse the run."""
     run_dir = Path(settings["run_dir"])
@@ -259,7 +270,15 @@ def _folders(settings: Settings) -> None:
     writable_folder(Path(settings["registry_dir"]), key="registry_dir")
 
 
-BUILDERS: tuple[Callable[[Settings], None], ...] = (_keeping, _training, _augmenting, _strategy, _fold, _folders)
+BUILDERS: tuple[Callable[[Settings], None], ...] = (
+    _keeping,
+    _training,
+    _augmenting,
+    _strategy,
+    _fold,
+    _packaging,
+    _folders,
+)
 """What checks its own options when it is made, and can be made without the data."""
 
 

@@ -55,7 +55,10 @@ def holds(settings: Settings, evidence: Mapping[str, Any]) -> bool:
 
 STAGE = Stage(
     name="register",
-    after=("understand", "ingest", "profile", "validate", "wrangle", "split", "select", "train", "evaluate", "accept"),
+    after=(
+        *("understand", "ingest", "profile", "validate", "wrangle", "split", "select", "train", "evaluate", "accept"),
+        "package",
+    ),
     reads=("registry_dir",),
     code=("experiments.lifecycle.register", "experiments.recorded_data"),
     run=run,

@@ -6,6 +6,7 @@ from experiments.lifecycle import (
     accept,
     evaluate,
     ingest,
+    package,
     profile,
     register,
     select,
@@ -28,5 +29,6 @@ STAGES: tuple[Stage, ...] = (
     train.STAGE,
     evaluate.STAGE,
     accept.STAGE,
+    package.STAGE,
     register.STAGE,
 )

@@ -6,7 +6,7 @@ import copy
 import importlib.util
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -239,13 +239,19 @@ def export(
     return done
 
 
-def _format(key: str) -> Format:
-    if key not in FORMATS:
-        raise BadInput(key=KEY, got=key, allowed=", ".join(FORMATS))
-    for package in FORMATS[key].packages:
+def check_formats(names: Iterable[str], *, key: str) -> None:
+    """Raise BadInput with ``key`` for a format that there is not, MissingExtra for one whose packages are absent."""
+    for name in names:
+        _format(name, key)
+
+
+def _format(name: str, key: str = KEY) -> Format:
+    if name not in FORMATS:
+        raise BadInput(key=key, got=name, allowed=", ".join(FORMATS))
+    for package in FORMATS[name].packages:
         if importlib.util.find_spec(package) is None:
-            raise MissingExtra(key=f"{KEY} {key}", package=package, extra=FORMATS[key].extra)
-    return FORMATS[key]
+            raise MissingExtra(key=f"{key} {name}", package=package, extra=FORMATS[name].extra)
+    return FORMATS[name]
 
 
 def _check(key: str, kind: Format, model: nn.Module, signature: Signature) -> None:

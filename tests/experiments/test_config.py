@@ -106,7 +106,16 @@ def test_every_experiment_composes(name):
 @pytest.mark.parametrize("name", choices("business"))
 def test_every_business_composes_with_a_simulation_around_it(name):
     settings = compose([f"business={name}", "dataset=heart_disease"], name=LIFECYCLE)
-    assert set(settings) == {*compose([]), "business", "evaluation", "rules", "stage"}
+    assert set(settings) == {
+        *compose([]),
+        "business",
+        "evaluation",
+        "keep_runs",
+        "package",
+        "rules",
+        "selection",
+        "stage",
+    }
 
 
 @pytest.mark.parametrize("group", [group for group in (*GROUPS, *LIFECYCLE_GROUPS) if group != "experiment"])

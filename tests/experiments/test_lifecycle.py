@@ -20,6 +20,7 @@ from experiments.lifecycle.inputs import code_sha256, inputs_of, narrowed
 from experiments.lifecycle.stage import Done, Quality, Result, Stage, Work
 from experiments.lifecycle.stages import STAGES
 from experiments.run import simulate
+from fl.bundle import open_bundle
 from fl.errors import BadInput
 from fl.files import read_json
 from fl.registry import Registry
@@ -28,7 +29,7 @@ FL = Path(sys.executable).with_name("fl")
 NAMES = [stage.name for stage in STAGES]
 READ = ["understand", "ingest"]
 DATA = ["ingest", "profile", "validate", "wrangle", "split"]
-TRAINED = ["train", "evaluate", "accept"]
+TRAINED = ["train", "evaluate", "accept", "package"]
 HEART = ("dataset=heart_disease", "engine=inprocess", "num_rounds=3", "server.tensorboard=false")
 Lifecycle = Callable[..., tuple[int, dict[str, Any], str]]
 
@@ -135,7 +136,7 @@ def test_evidence_of_others_changes_nothing_of_the_pipeline(lifecycle, copied, f
     status, stages, _ = lifecycle(copied / "heart", *run, registry=copied / "registry")
     assert status == 0 and not did(stages)
     status, stages, err = lifecycle(copied / "heart", run[0], registry=copied / "registry")
-    assert status == 0 and did(stages) == ["understand", "register"], err
+    assert status == 0 and did(stages) == ["understand", "package", "register"], err
 
 
 @pytest.mark.parametrize("of", ["evidence/*/split.json", "datasets/*/*/profile.json"])
@@ -170,7 +171,7 @@ def test_again_at_once_everything_is_skipped_and_nothing_heavy_imported(finished
     "override, again",
     [
         ("num_rounds=2", [*TRAINED, "register"]),
-        ("business.owner=me", ["understand", "register"]),
+        ("business.owner=me", ["understand", "package", "register"]),
         ("dataset.test_fraction=0.2", ["validate", "wrangle", "split", "select", *TRAINED, "register"]),
         ("dataset.split=stratified", [*READ, "validate", "wrangle", "split", "select", *TRAINED, "register"]),
         ("dataset.recipe=[{impute: {}}]", ["wrangle", "split", "select", *TRAINED, "register"]),
@@ -246,7 +247,7 @@ def test_heart_disease_as_it_is_shipped_within_the_time_that_is_promised(tmp_pat
     rules = tmp_path / "heart" / "validate" / "rules.yaml"
     rules.write_text(rules.read_text().replace("leak: 0.99", "leak: 0.98"))
     _, stages = timed()
-    assert did(stages) == ["validate", "register"]
+    assert did(stages) == ["validate", "package", "register"]
     train = read_json(tmp_path / "heart" / "train" / "evidence.json")
     assert Registry(tmp_path / "registry").version(train["version"]).model_sha256 == train["model_sha256"]
 
@@ -336,6 +337,44 @@ def test_a_no_go_ends_the_pipeline_each_time(lifecycle, tmp_path, overrides, wor
     assert status == 0 and "although no-go" in stages["understand"]["found"]
 
 
+# The bundle at the end
+
+
+def bundles(folder: Path) -> list[Path]:
+    return list((folder / "package" / "bundles").iterdir())
+
+
+def test_the_pipeline_ends_with_a_bundle(finished):
+    (folder,) = bundles(finished / "heart")
+    bundle, version = open_bundle(folder), Registry(finished / "registry").version("champion")
+    known = read_json(finished / "heart" / "package" / "evidence.json")
+    assert known["bundle"] == bundle.id and known["path"] == f"package/bundles/{bundle.id}"
+    assert bundle.manifest["version"]["model_sha256"] == version.model_sha256
+    card = (folder / "card.md").read_text()
+    assert "CC BY 4.0" in card and str(finished) not in card and version.run_id not in card
+
+
+def test_two_runs_and_fl_package_give_the_same_bundle(lifecycle, finished, tmp_path):
+    status, _, err = lifecycle(tmp_path / "again", registry=tmp_path / "registry")
+    assert status == 0, err
+    (one,), (other,) = bundles(finished / "heart"), bundles(tmp_path / "again")
+    files = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file())
+    assert files == sorted(path.relative_to(other) for path in other.rglob("*") if path.is_file())
+    assert all((one / file).read_bytes() == (other / file).read_bytes() for file in files)
+    where = ["--registry", str(tmp_path / "registry"), "--output", str(tmp_path / "bundles")]
+    assert cli.run(["package", "champion", *where]) == 0
+    assert one.name == other.name == next((tmp_path / "bundles").iterdir()).name
+
+
+@pytest.mark.parametrize(
+    "override, words",
+    [("package.formats=[tflite]", "package.formats: got tflite"), ("package.key=no.pem", "--key: got no.pem")],
+)
+def test_a_bundle_that_cannot_be_is_told_before_anything_is_done(lifecycle, tmp_path, override, words):
+    status, stages, err = lifecycle(tmp_path / "run", override, registry=tmp_path / "registry")
+    assert status == 2 and not stages and words in err
+
+
 # The model card
 
 
@@ -388,7 +427,12 @@ def test_another_threshold_is_held_against_what_is_known_and_acceptance_makes_th
     goal = "business.success.accuracy"
     assert lifecycle(folder, f"{goal}=0.78", "business.go_anyway=true", registry=registry.folder)[0] == 4
     status, stages, _ = lifecycle(folder, f"{goal}=0.74", "business.go_anyway=true", registry=registry.folder)
-    assert status == 0 and did(stages) == ["understand", "accept", "register"]  # the goal is understand's too
+    assert status == 0 and did(stages) == [
+        "understand",
+        "accept",
+        "package",
+        "register",
+    ]  # the goal is understand's too
     champion = registry.version("champion")
     assert champion.name == read_json(folder / "evaluate" / "evidence.json")["version"]
     assert registry.evidence(champion)["accept"]["accepted"]
