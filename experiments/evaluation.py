@@ -63,10 +63,12 @@ def evaluate(
     confidence: float = 0.95,
 ) -> dict[str, Any]:
     """Everything the evidence ``evaluate`` holds; attaches nothing. BadInput where the version cannot be examined."""
+    from clients.memory import keep_freed_memory
     from fl.evaluation.answers import answers
     from fl.evaluation.held_back import absent, against, examine
     from fl.evaluation.resources import latency, size
 
+    keep_freed_memory()
     examples = held_back(store, version)
     module, signature = rebuilt(store, version)
     seed = int(version.manifest["seed"] or 0)

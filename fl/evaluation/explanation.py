@@ -30,14 +30,16 @@ from fl.signature import Signature
 REPEATS = 5
 SQUARES = 4
 """Squares a side of a picture."""
-MOST_EXAMPLES, MOST_ATTRIBUTED, STEPS = 2000, 256, 32
+MOST_ROWS, MOST_PICTURES, MOST_ATTRIBUTED, STEPS = 2000, 400, 64, 32
+"""Examples that are looked at: a network of pictures is asked 80 times about the first of them."""
 
 
 def explanation(module: nn.Module, x: Array, y: Array, signature: Signature, *, seed: int) -> dict[str, Any]:
     """``permutation`` and ``integrated_gradients``: a mapping an input each, the most important first; or absent."""
     if signature.input_dtype == "int64" or len(signature.input_shape) not in (1, 3):
         return {"absent": "the inputs are tokens: no place in a window means the same in the next"}
-    inputs, targets = to_inputs(x[:MOST_EXAMPLES], signature), y[:MOST_EXAMPLES]
+    most = MOST_ROWS if len(signature.input_shape) == 1 else MOST_PICTURES
+    inputs, targets = to_inputs(x[:most], signature), y[:most]
     return {
         "examples": len(targets),
         "permutation": permutation_importance(module, inputs, targets, signature, seed=seed),

@@ -99,7 +99,7 @@ def test_importance_is_scikit_learn_s():
 
 def test_integrated_gradients_of_a_line_are_its_weights_times_the_distance():
     pytest.importorskip("captum", reason="extra explain is not installed")
-    x, _ = data(100)
+    x, _ = data(60)
     signature = Signature("regression", (3,), "float32", 1, feature_names=("a", "b", "c"))
     module = nn.Linear(3, 1)
     with torch.no_grad():
