@@ -32,7 +32,12 @@ def test_patterns_that_cannot_be_are_refused(patterns, words):
 
 
 @pytest.mark.parametrize(
-    "strategy", [(), ("algorithm=scaffold",), pytest.param(("strategy=fedavg",), id="flower's own")]
+    "strategy",
+    [
+        (),
+        pytest.param(("algorithm=scaffold",), marks=pytest.mark.slow),
+        pytest.param(("strategy=fedavg",), id="flower's own"),
+    ],
 )
 def test_frozen_layers_of_an_existing_version_keep_their_bits(settings, tmp_path, strategy):
     model = ("model=mlp", "model.hidden=[5]", "evaluate_clients_every=null")

@@ -140,6 +140,7 @@ def test_what_cannot_be_searched_is_refused_before_the_first_trial(tmp_path, wor
     assert not (tmp_path / "never" / "0").exists()
 
 
+@pytest.mark.slow
 def test_a_metric_that_the_task_has_not_is_told(tmp_path):
     _, jobs = search(
         asked("hydra/sweeper=random", "hydra.sweeper.trials=1", "hydra.sweeper.metric=rmse", RATE, "engine=inprocess")
