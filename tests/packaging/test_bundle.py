@@ -290,3 +290,29 @@ def test_a_format_that_disagrees_makes_no_bundle(tmp_path):
     with pytest.raises(BadInput, match="--format: got tflite"):
         packaged(tmp_path / "out", formats=["tflite"])
     assert not (tmp_path / "out").exists()
+
+
+# Of an earlier release
+
+
+def test_a_bundle_of_an_earlier_release_still_loads_and_answers_as_it_did():
+    """Made by the release that brought bundles, of heart disease; to be kept whatever the layout becomes."""
+    kept = Path(__file__).with_name("bundle_schema_1")
+    (folder,) = (path for path in kept.iterdir() if path.is_dir())
+    bundle = open_bundle(folder, public_key=kept / "public.pem")
+    assert bundle.manifest["schema"] == 1 and bundle.trusted and bundle.labels == ("no disease", "disease")
+    known = json.loads((kept / "answers.json").read_text())
+    rows = np.array([[np.nan if v is None else v for v in row] for row in known["rows"]], np.float32)
+    assert np.allclose(predict(bundle.module(), rows, bundle.signature), known["answers"], atol=1e-5)
+    assert sum(path.stat().st_size for path in kept.rglob("*") if path.is_file()) < 100 * 1024
+
+
+def test_the_onnx_of_an_earlier_bundle_answers_too():
+    pytest.importorskip("onnxruntime")
+    from fl.packaging.onnx import read
+
+    kept = Path(__file__).with_name("bundle_schema_1")
+    (folder,) = (path for path in kept.iterdir() if path.is_dir())
+    known = json.loads((kept / "answers.json").read_text())
+    rows = np.array([[np.nan if v is None else v for v in row] for row in known["rows"]], np.float32)
+    assert np.allclose(read(open_bundle(folder).path("onnx"))(rows), known["answers"], atol=1e-5)
