@@ -68,6 +68,7 @@ def test_later_rows_are_added_and_a_view_keeps_its_columns(fl, store, tmp_path):
     assert json.loads(fl("lookup", store, "visits", "1", "--json")[1]) == {"weight": 75.5, "pulse": 70.0}
 
 
+@pytest.mark.slow
 def test_a_view_makes_the_features_of_a_version(fl, tmp_path):
     recipe = "dataset.recipe=[{impute: {}}, {scale: {columns: [age]}}]"
     run = ("engine=inprocess", "num_rounds=1", "server.tensorboard=false", "run_dir=run", "registry_dir=r")

@@ -252,6 +252,7 @@ def test_heart_disease_as_it_is_shipped_within_the_time_that_is_promised(tmp_pat
     assert Registry(tmp_path / "registry").version(train["version"]).model_sha256 == train["model_sha256"]
 
 
+@pytest.mark.slow
 def test_older_runs_are_told_and_removed_if_asked_and_never_the_champions(lifecycle, tmp_path):
     runs, registry = tmp_path / "heart" / "runs", tmp_path / "registry"
     for seed in (1, 2, 3):

@@ -107,6 +107,7 @@ def test_an_edited_rule_repeats_validate_and_what_depends_on_what_it_says(lifecy
     assert not did(lifecycle()[1])
 
 
+@pytest.mark.slow
 def test_rules_may_be_given_and_a_user_may_leave_somebody_out(fl, lifecycle, tmp_path):
     write(tmp_path / "t.csv")
     words = [text.replace("dataset=", "") if text.startswith("dataset=") else text for text in TABLE]
@@ -140,6 +141,7 @@ def test_data_that_break_rules_as_such_are_not_trained_on(lifecycle, tmp_path):
     assert status == 1 and "every client breaks a rule" in stages["validate"]["found"]
 
 
+@pytest.mark.slow
 def test_other_clients_get_rules_of_their_own(lifecycle, tmp_path):
     data = ("dataset=synthetic", "dataset.clients=4", "dataset.dimension=3", "dataset.classes=2", "stage=validate")
     assert lifecycle(data=data)[0] == 0
@@ -151,6 +153,7 @@ def test_other_clients_get_rules_of_their_own(lifecycle, tmp_path):
     assert not second["quarantined"]
 
 
+@pytest.mark.slow
 def test_a_recipe_is_fitted_once_and_gives_the_bits_of_a_plain_run(fl, lifecycle, tmp_path):
     data = ("dataset=heart_disease", "dataset.recipe=[{impute: {indicator: true}}, {encode: {columns: [cp]}}]")
     status, stages, err = lifecycle(data=data)
