@@ -91,11 +91,11 @@ MODELS = {
 KINDS = ("c", "whl", "pyz", "pmml", "pfa")
 CANNOT = {("cnn", "pmml"), ("lstm", "pmml"), ("cnn", "pfa"), ("lstm", "pfa")}
 FAST = {
-    "c": set(MODELS) - {"trees", "more trees", "regression trees"},
-    "whl": {"cnn", "lstm", "recipe", "trees"},
-    "pyz": set(MODELS) - {"trees", "regression trees"},
+    "c": {"cnn", "lstm", "recipe", "float64"},
+    "whl": {"cnn", "lstm"},
+    "pyz": {"cnn", "lstm", "recipe", "more trees"},
     "pmml": set(),
-    "pfa": {"logistic", "more trees"},
+    "pfa": {"logistic"},
 }
 EACH = [
     pytest.param(name, kind, marks=[] if name in FAST[kind] else [pytest.mark.slow])
