@@ -1,0 +1,183 @@
+"""`fl serve`: versions of a registry, or bundles, behind HTTP."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fl.errors import BadInput, MissingExtra
+
+if TYPE_CHECKING:
+    from fl.parameters import Array
+    from fl.serving.batching import Batcher
+    from fl.serving.model import Model
+    from fl.serving.server import Tls
+    from fl.serving.service import Limits
+
+FIRST = "model"
+"""What the version is called that is named without ``NAME=``."""
+
+RUNTIMES = ("torch", "onnx")
+NEEDED = {"fastapi": "serve", "uvicorn": "serve", "prometheus_client": "serve"}
+
+
+def named(versions: Sequence[str]) -> dict[str, str]:
+    """What each name means, of ``[NAME=]VERSION`` texts. Raises BadInput for a name that stands twice, or is none."""
+    found: dict[str, str] = {}
+    for text in versions:
+        name, equals, version = text.partition("=")
+        name, version = (name, version) if equals else (FIRST, text)
+        if not name or not version or "/" in name:
+            raise BadInput(key="VERSION", got=text, allowed="VERSION or NAME=VERSION, and no slash in NAME")
+        if name in found:
+            raise BadInput(key="VERSION", got=text, allowed=f"each name once; {name} is {found[name]} already")
+        found[name] = version
+    return found
+
+
+def serve(
+    versions: Sequence[str],
+    *,
+    registry: Path,
+    host: str,
+    port: int,
+    runtime: str,
+    token_file: Path | None,
+    tls: Tls | None,
+    limits: Limits,
+    batcher: Batcher,
+    most_connections: int,
+) -> None:
+    """Serve ``versions`` until a signal; the address is the one line of standard output.
+
+    Raises BadInput or MissingExtra before anything listens.
+    """
+    import importlib.util
+
+    for package, extra in NEEDED.items():
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtra(key="fl serve", package=package, extra=extra)
+    if runtime not in RUNTIMES:
+        raise BadInput(key="--runtime", got=runtime, allowed=" or ".join(RUNTIMES))
+    means, tokens = named(versions), _tokens(token_file)
+    from fl.serving.server import serve as listen
+    from fl.serving.service import application
+    from fl.serving.slots import Slot, Slots
+
+    source = Source(registry, runtime)
+    by_name = {name: Slot(meaning, source.load(meaning)) for name, meaning in means.items()}
+    app = application(Slots(by_name, source.look, source.load), batcher=batcher, limits=limits, tokens=tokens)
+    try:
+        listen(
+            app, host=host, port=port, tls=tls, most_connections=most_connections, started=lambda at: _say(at, by_name)
+        )
+    except OSError as error:
+        got = f"{host}:{port}"
+        raise BadInput(
+            key="--port", got=got, allowed=f"an address that can be listened at ({error.strerror})"
+        ) from error
+
+
+def _say(address: str, slots: Mapping[str, object]) -> None:
+    from fl.serving.slots import Slot
+
+    print(address, flush=True)
+    for name, slot in slots.items():
+        assert isinstance(slot, Slot)
+        follows = "" if slot.means == slot.current.version else f", which is {slot.means}"
+        print(f"{name}: {slot.current.version}{follows}", file=sys.stderr, flush=True)
+    print(f"{address}/docs says what can be asked; Ctrl-C ends it", file=sys.stderr, flush=True)
+
+
+def _tokens(path: Path | None) -> list[str]:
+    if path is None:
+        return []
+    try:
+        tokens = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(key="--token-file", got=str(path), allowed=f"a text file, a token a line ({error})") from error
+    if not tokens:
+        raise BadInput(key="--token-file", got=f"{path}, which is empty", allowed="at least one token, one a line")
+    return tokens
+
+
+class Source:
+    """Finds versions in a registry, and bundles in folders, and makes models of them."""
+
+    def __init__(self, registry: Path, runtime: str) -> None:
+        self.registry, self.runtime = registry, runtime
+
+    def look(self, name: str) -> str:
+        """The hash of what ``name`` means now. Raises BadInput."""
+        if _is_bundle(name):
+            return Path(name).resolve().name
+        from fl.registry import Registry
+
+        return Registry.existing(self.registry).version(name).hash
+
+    def load(self, name: str) -> Model:
+        """The model that ``name`` means now, ready to be asked. Raises BadInput, CorruptFile."""
+        return self._bundle(Path(name)) if _is_bundle(name) else self._version(name)
+
+    def _version(self, name: str) -> Model:
+        from experiments.export import opened
+        from fl.models.arrays import load_parameters
+        from fl.serving.model import Model
+
+        found = opened(name, self.registry)
+        if self.runtime == "torch":
+            load_parameters(found.module, found.parameters)
+            answer = _by_torch(found.module)
+        else:
+            answer = self._exported(found.version.name)
+        return Model(found.version.name, found.version.hash, found.signature, answer)
+
+    def _bundle(self, folder: Path) -> Model:
+        from fl.bundle import open_bundle
+        from fl.serving.model import Model
+
+        bundle = open_bundle(folder)
+        if "onnx" in bundle.manifest["formats"]:
+            from fl.packaging.onnx import read
+
+            answer = read(bundle.path("onnx"))
+        else:
+            answer = _by_torch(bundle.module())
+        return Model(bundle.id[:12], bundle.id, bundle.signature, answer)
+
+    def _exported(self, version: str) -> _Answer:
+        """The version by onnxruntime: exported first, and proved against the model on its test examples."""
+        from experiments.export import export
+        from fl.packaging.onnx import read
+
+        with tempfile.TemporaryDirectory(prefix="meadow-serve-") as folder:
+            (file,) = export(version, formats=["onnx"], output=Path(folder), registry=self.registry)
+            return read(file.path)
+
+
+def _is_bundle(name: str) -> bool:
+    return (Path(name) / "manifest.json").is_file()
+
+
+def _by_torch(module: object) -> _Answer:
+    """One thread: the batcher asks one call at a time, and several servers share a machine."""
+    import torch
+
+    from fl.models.evaluate import outputs_of
+
+    torch.set_num_threads(1)
+
+    def answer(inputs: Array) -> Array:
+        assert isinstance(module, torch.nn.Module)
+        return outputs_of(module, [torch.from_numpy(inputs)])
+
+    return answer
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    _Answer = Callable[[Array], Array]

@@ -1,0 +1,118 @@
+"""Rows of several requests in one call of the model: while one call runs, the requests for the next one gather.
+
+A model answers 64 rows in little more time than one, so under load a call takes all that has come since the last one
+began. Nobody waits for company on an idle server unless ``wait_seconds`` says so, and then no longer than that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fl.parameters import Array
+from fl.serving.model import Model
+
+
+class Overloaded(Exception):
+    """The queue is full: the request was not taken."""
+
+
+@dataclass(eq=False)
+class _Asked:
+    model: Model
+    inputs: Array
+    answer: asyncio.Future[Array]
+    at: float
+
+
+@dataclass(eq=False)
+class Batcher:
+    """Calls models, one call at a time, in a thread of its own.
+
+    most_rows     of a call; a larger request is a call by itself
+    most_waiting  rows in the queue; what would be more is refused
+    wait_seconds  how long the first request of a call may wait for others
+    """
+
+    most_rows: int = 64
+    most_waiting: int = 1024
+    wait_seconds: float = 0.0
+    calls: int = 0
+    _queue: deque[_Asked] = field(default_factory=deque)
+    _rows: int = 0
+    _thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="model"))
+    _running: asyncio.Task[None] | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Rows in the queue."""
+        return self._rows
+
+    async def ask(self, model: Model, inputs: Array) -> Array:
+        """The model's answer to ``inputs``. Raises Overloaded where the queue is full, and what the model raises."""
+        if self._queue and self._rows + len(inputs) > self.most_waiting:
+            raise Overloaded
+        loop = asyncio.get_running_loop()
+        asked = _Asked(model, inputs, loop.create_future(), loop.time())
+        self._queue.append(asked)
+        self._rows += len(inputs)
+        if self._running is None:
+            self._running = loop.create_task(self._run())
+        return await asked.answer
+
+    def close(self) -> None:
+        """Let the thread end."""
+        self._thread.shutdown(wait=True)
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while self._queue:
+                if self.wait_seconds:
+                    await self._gather(loop)
+                together = self._next()
+                if together:
+                    self.calls += 1
+                    await self._call(loop, together)
+        finally:
+            self._running = None
+
+    async def _gather(self, loop: asyncio.AbstractEventLoop) -> None:
+        ends = self._queue[0].at + self.wait_seconds
+        while self._rows < self.most_rows and (left := ends - loop.time()) > 0:
+            await asyncio.sleep(min(left, self.wait_seconds / 4))
+
+    def _next(self) -> list[_Asked]:
+        """Requests for one model, in their order, that nobody has given up meanwhile."""
+        together: list[_Asked] = []
+        rows = 0
+        while self._queue:
+            first = self._queue[0]
+            if together and (first.model is not together[0].model or rows + len(first.inputs) > self.most_rows):
+                break
+            self._queue.popleft()
+            self._rows -= len(first.inputs)
+            if not first.answer.done():
+                together.append(first)
+                rows += len(first.inputs)
+        return together
+
+    async def _call(self, loop: asyncio.AbstractEventLoop, together: list[_Asked]) -> None:
+        inputs = together[0].inputs if len(together) == 1 else np.concatenate([one.inputs for one in together])
+        try:
+            answers = await loop.run_in_executor(self._thread, together[0].model.answer, inputs)
+        except Exception as error:  # noqa: BLE001  whatever a model raises is the answer to those who asked
+            for one in together:
+                if not one.answer.done():
+                    one.answer.set_exception(error)
+            return
+        start = 0
+        for one in together:
+            end = start + len(one.inputs)
+            if not one.answer.done():
+                one.answer.set_result(answers[start:end])
+            start = end

@@ -1,0 +1,301 @@
+"""The web application: the Open Inference Protocol, version 2, and rows by the names of their columns.
+
+Every request has one model from beginning to end, and every answer names its version. What cannot be asked gets a 4xx
+that says why; a full queue 429 and a server that is ending 503, both with Retry-After.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from fl.parameters import Array
+from fl.serving import documents, rows, tensors
+from fl.serving.batching import Batcher, Overloaded
+from fl.serving.model import Model, Unanswerable
+from fl.serving.slots import Slot, Slots
+
+INPUT, OUTPUT, LABEL = "input", "output", "label"
+RETRY_SECONDS = 1
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of one request: bytes of its body, seconds until all of it has come, and until it is answered."""
+
+    body_bytes: int = 32 * 2**20
+    body_seconds: float = 10.0
+    answer_seconds: float = 30.0
+
+
+class Refused(Exception):
+    """An answer that is no success: its status, and why."""
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(why)
+        self.status, self.why = status, why
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What /metrics tells."""
+
+    registry: CollectorRegistry
+    requests: Counter
+    seconds: Histogram
+    rows: Counter
+    waiting: Gauge
+
+    @classmethod
+    def new(cls) -> Measures:
+        """A set of its own, so that several applications of one process do not add up."""
+        registry = CollectorRegistry()
+        return cls(
+            registry,
+            Counter(
+                "meadow_requests",
+                "Requests by model, version and status",
+                ["model", "version", "status"],
+                registry=registry,
+            ),
+            Histogram("meadow_request_seconds", "Seconds from a request to its answer", ["model"], registry=registry),
+            Counter("meadow_rows", "Examples answered", ["model", "version"], registry=registry),
+            Gauge("meadow_waiting_rows", "Examples in the queue", registry=registry),
+        )
+
+
+def application(
+    slots: Slots, *, batcher: Batcher, limits: Limits, tokens: Sequence[str] = (), follow: bool = True
+) -> FastAPI:
+    """The application that serves ``slots``. ``tokens``: whoever asks has to bear one, if there are any."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        following = asyncio.create_task(slots.follow()) if follow else None
+        app.state.ready = True
+        try:
+            yield
+        finally:
+            app.state.ready = False
+            if following:
+                following.cancel()
+            await asyncio.to_thread(batcher.close)
+
+    app = FastAPI(title="Meadow", summary="A model of a federation, behind HTTP.", lifespan=lifespan)
+    app.state.ready = False
+    given = tuple(token.encode() for token in tokens)
+    _Service(app, slots, batcher, limits, given, Measures.new()).route()
+    return app
+
+
+@dataclass(frozen=True)
+class _Service:
+    app: FastAPI
+    slots: Slots
+    batcher: Batcher
+    limits: Limits
+    tokens: tuple[bytes, ...]
+    measures: Measures
+
+    def route(self) -> None:
+        """Put every path into the application."""
+        app = self.app
+        app.exception_handler(Refused)(_refusal)
+        guarded = APIRouter(dependencies=[Depends(self._let_in)], responses=documents.ERRORS)
+        app.get("/v2/health/live", summary="Whether the process answers")(self._live)
+        app.get("/v2/health/ready", summary="Whether it takes requests", responses=documents.ERRORS)(self._ready)
+        for path, answer, summary in (
+            ("/v2", self._about_server, "The server"),
+            ("/metrics", self._metrics, "Figures for Prometheus"),
+            ("/v2/models/{model}", self._about, "What goes in and comes out"),
+            ("/v2/models/{model}/versions/{version}", self._about, "What goes in and comes out"),
+            ("/v2/models/{model}/ready", self._model_ready, "Whether the model can be asked"),
+            ("/v2/models/{model}/versions/{version}/ready", self._model_ready, "Whether the model can be asked"),
+        ):
+            guarded.get(path, summary=summary)(answer)
+        for path in ("/v2/models/{model}/infer", "/v2/models/{model}/versions/{version}/infer"):
+            guarded.post(path, summary="Tensors in, tensors out", openapi_extra=documents.INFER)(self._infer)
+        for path in ("/predict", "/v2/models/{model}/predict"):
+            guarded.post(path, summary="Rows in, labels or values out", openapi_extra=documents.PREDICT)(self._predict)
+        app.include_router(guarded)
+
+    async def _let_in(self, request: Request) -> None:
+        if not self.tokens:
+            return
+        kind, _, given = request.headers.get("authorization", "").partition(" ")
+        known = [hmac.compare_digest(given.encode(), token) for token in self.tokens]
+        if kind.lower() != "bearer" or not any(known):
+            raise Refused(401, "Authorization: expected Bearer and a token of this server")
+
+    # --- what is there
+
+    async def _about_server(self) -> dict[str, Any]:
+        return {"name": "meadow", "version": "2", "extensions": ["binary_tensor_data"]}
+
+    async def _live(self) -> dict[str, bool]:
+        return {"live": True}
+
+    async def _ready(self) -> Response:
+        return _plain({"ready": self.app.state.ready}, 200 if self.app.state.ready else 503)
+
+    async def _metrics(self) -> Response:
+        self.measures.waiting.set(self.batcher.waiting)
+        return Response(generate_latest(self.measures.registry), media_type=CONTENT_TYPE_LATEST)
+
+    async def _about(self, model: str, version: str | None = None) -> Response:
+        _, found = self._find(model, version)
+        signature = found.signature
+        dtype = tensors.NAMES[signature.input_dtype]
+        outputs = [
+            {"name": OUTPUT, "datatype": "FP64" if dtype == "FP64" else "FP32", "shape": [-1, *found.output_shape]}
+        ]
+        if signature.task != "regression":
+            outputs.append({"name": LABEL, "datatype": "BYTES", "shape": [-1, *found.output_shape[:-1]]})
+        return _plain(
+            {
+                "name": model,
+                "versions": [found.version],
+                "platform": "meadow",
+                "inputs": [{"name": INPUT, "datatype": dtype, "shape": [-1, *signature.input_shape]}],
+                "outputs": outputs,
+                "parameters": {
+                    "task": signature.task,
+                    "columns": list(signature.feature_names),
+                    "labels": list(signature.class_names),
+                    "hash": found.hash,
+                },
+            }
+        )
+
+    async def _model_ready(self, model: str, version: str | None = None) -> Response:
+        slot, found = self._find(model, version)
+        return _plain({"name": model, "version": found.version, "ready": True, "trouble": slot.trouble})
+
+    def _find(self, name: str, version: str | None = None) -> tuple[Slot, Model]:
+        slot = self.slots.by_name.get(name)
+        if slot is None:
+            raise Refused(404, f"there is no model {name!r}, only {', '.join(self.slots.by_name)}")
+        model = slot.current
+        if version is not None and version not in (model.version, slot.means):
+            raise Refused(404, f"version {version!r} is not served, but {model.version}")
+        return slot, model
+
+    # --- what is asked
+
+    async def _infer(self, request: Request, model: str, version: str | None = None) -> Response:
+        return await self._answered(request, model, version, self._tensors)
+
+    async def _predict(self, request: Request, model: str | None = None) -> Response:
+        return await self._answered(request, model or next(iter(self.slots.by_name)), None, self._rows)
+
+    async def _answered(
+        self,
+        request: Request,
+        name: str,
+        version: str | None,
+        answer: Callable[[Request, bytes, str, Model], Awaitable[Response]],
+    ) -> Response:
+        began = time.perf_counter()
+        _, model = self._find(name, version)
+        status = 500
+        try:
+            body = await self._body(request)
+            async with asyncio.timeout(self.limits.answer_seconds):
+                response = await answer(request, body, name, model)
+            status = response.status_code
+        except Unanswerable as error:
+            status = 400
+            raise Refused(status, str(error)) from error
+        except Overloaded as error:
+            status = 429
+            raise Refused(status, f"more than {self.batcher.most_waiting} examples wait already") from error
+        except TimeoutError as error:
+            status = 503
+            raise Refused(status, f"not answered within {self.limits.answer_seconds:g} s") from error
+        except Refused as refused:
+            status = refused.status
+            raise
+        finally:
+            self.measures.requests.labels(name, model.version, str(status)).inc()
+            self.measures.seconds.labels(name).observe(time.perf_counter() - began)
+        return response
+
+    async def _body(self, request: Request) -> bytes:
+        """All of it. Refused with 413 as soon as it is seen to be too large, and with 408 where it does not come."""
+        most = self.limits.body_bytes
+        told = request.headers.get("content-length", "")
+        if told.isdigit() and int(told) > most:
+            raise Refused(413, f"the body has {told} bytes, at most {most}")
+        parts, size = [], 0
+        try:
+            async with asyncio.timeout(self.limits.body_seconds):
+                async for part in request.stream():
+                    size += len(part)
+                    if size > most:
+                        raise Refused(413, f"the body has more than {most} bytes")
+                    parts.append(part)
+        except TimeoutError as error:
+            raise Refused(408, f"the body did not come within {self.limits.body_seconds:g} s") from error
+        return b"".join(parts)
+
+    async def _tensors(self, request: Request, body: bytes, name: str, model: Model) -> Response:
+        asked, behind = tensors.parse(body, request.headers.get(tensors.HEADER_LENGTH))
+        known = [OUTPUT] if model.signature.task == "regression" else [OUTPUT, LABEL]
+        wanted = tensors.outputs_wanted(asked, known)
+        number = asked.get("id", "")
+        if not isinstance(number, str):
+            raise Unanswerable("id: expected a text")
+        given = tensors.input_of(asked, behind, name=INPUT)
+        if not given.ndim:
+            raise Unanswerable("shape: the first axis is that of the examples")
+        stored = given.dtype.kind in "biu" and model.signature.input_dtype != "int64"
+        outputs = await self._ask(name, model, model.inputs(given, stored=stored))
+        found = {OUTPUT: outputs, **({LABEL: rows.labels_of(outputs, model.signature)} if LABEL in wanted else {})}
+        binary = [one for one in wanted if tensors.as_bytes(asked, one)]
+        about = {"model_name": name, "model_version": model.version, **({"id": number} if number else {})}
+        content, length = tensors.encode(about, {one: found[one] for one in wanted}, binary)
+        if length is None:
+            return Response(content, media_type="application/json")
+        headers = {tensors.HEADER_LENGTH: str(length)}
+        return Response(content, media_type="application/octet-stream", headers=headers)
+
+    async def _rows(self, request: Request, body: bytes, name: str, model: Model) -> Response:
+        asked, _ = tensors.parse(body, None)
+        if strange := sorted(asked.keys() - {"rows"}):
+            raise Unanswerable(f"got {strange[0]!r}, allowed: rows")
+        values = rows.values_of(asked.get("rows"), model)
+        outputs = await self._ask(name, model, model.inputs(values, stored=True))
+        told = rows.answers_of(outputs, model.signature)
+        return _plain({"model": name, "version": model.version, "hash": model.hash, "predictions": told})
+
+    async def _ask(self, name: str, model: Model, inputs: Array) -> Array:
+        outputs = await self.batcher.ask(model, inputs)
+        if not np.isfinite(outputs).all():
+            raise Unanswerable("the model's answer to this is no finite number")
+        self.measures.rows.labels(name, model.version).inc(len(inputs))
+        return outputs
+
+
+def _plain(value: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(json.dumps(value, allow_nan=False), status, headers, media_type="application/json")
+
+
+async def _refusal(request: Request, refused: Exception) -> Response:
+    assert isinstance(refused, Refused), "what it is registered for"
+    status = refused.status
+    headers = {"Retry-After": str(RETRY_SECONDS)} if status in (429, 503) else {}
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    if status in (408, 413):  # what is left of the body is not waited for
+        headers["Connection"] = "close"
+    return _plain({"error": refused.why}, status, headers)

@@ -1,0 +1,138 @@
+"""Requests that come together are answered together, each with its own rows, and a full queue says so."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fl.serving.batching import Batcher, Overloaded
+from fl.serving.model import Model
+from fl.signature import Signature
+
+SIGNATURE = Signature("regression", (1,), "float64", 1)
+
+
+def doubling(gate: threading.Event | None = None, calls: list[int] | None = None) -> Model:
+    """Answers twice what it is asked, once ``gate`` is open; notes the rows of each call."""
+
+    def answer(inputs: np.ndarray) -> np.ndarray:
+        if gate is not None:
+            assert gate.wait(10)
+        if calls is not None:
+            calls.append(len(inputs))
+        if (inputs < 0).any():
+            raise ArithmeticError("negative")
+        return inputs * 2
+
+    return Model("v", "h", SIGNATURE, answer)
+
+
+def rows(*values: float) -> np.ndarray:
+    return np.array(values, dtype=np.float64)[:, None]
+
+
+def together(batcher: Batcher, model: Model, asked: list[np.ndarray], gate: threading.Event) -> list[Any]:
+    async def main() -> list[Any]:
+        first = asyncio.create_task(batcher.ask(model, asked[0]))
+        await asyncio.sleep(0.05)  # the first call is under way
+        rest = [asyncio.create_task(batcher.ask(model, one)) for one in asked[1:]]
+        await asyncio.sleep(0.05)
+        gate.set()
+        return await asyncio.gather(first, *rest, return_exceptions=True)
+
+    try:
+        return asyncio.run(main())
+    finally:
+        batcher.close()
+
+
+def test_what_comes_during_a_call_makes_up_the_next() -> None:
+    gate, calls = threading.Event(), []
+    asked = [rows(1), *(rows(n, n + 0.5) for n in range(2, 6))]
+    found = together(Batcher(most_rows=6), doubling(gate, calls), asked, gate)
+    assert calls == [1, 6, 2]
+    for one, answer in zip(asked, found, strict=True):
+        np.testing.assert_array_equal(answer, one * 2)
+
+
+def test_requests_for_two_models_are_not_mixed() -> None:
+    gate, first, second = threading.Event(), [], []
+    a, b = doubling(gate, first), doubling(gate, second)
+
+    async def main() -> None:
+        batcher = Batcher()
+        tasks = [asyncio.create_task(batcher.ask(model, rows(n))) for n, model in enumerate((a, a, b, b, a))]
+        gate.set()
+        answers = await asyncio.gather(*tasks)
+        assert [float(answer[0, 0]) for answer in answers] == [0, 2, 4, 6, 8]
+        batcher.close()
+
+    asyncio.run(main())
+    assert (first, second) == ([2, 1], [2])
+
+
+def test_a_full_queue_refuses_and_what_waits_is_answered() -> None:
+    gate = threading.Event()
+    asked = [rows(1), rows(2, 3), rows(4, 5), rows(6, 7)]
+    found = together(Batcher(most_waiting=4), doubling(gate), asked, gate)
+    assert [isinstance(one, Overloaded) for one in found] == [False, False, False, True]
+
+
+def test_one_larger_than_the_queue_is_answered_on_an_idle_server() -> None:
+    gate = threading.Event()
+    (found,) = together(Batcher(most_rows=2, most_waiting=2), doubling(gate), [rows(*range(50))], gate)
+    np.testing.assert_array_equal(found, rows(*range(50)) * 2)
+
+
+def test_what_the_model_raises_reaches_those_who_asked_and_nobody_after() -> None:
+    gate = threading.Event()
+
+    async def main() -> list[Any]:
+        batcher, model = Batcher(), doubling()
+        with pytest.raises(ArithmeticError, match="negative"):
+            await batcher.ask(model, rows(-1))
+        answer = await batcher.ask(model, rows(3))
+        batcher.close()
+        return [float(answer[0, 0])]
+
+    gate.set()
+    assert asyncio.run(main()) == [6.0]
+
+
+def test_with_a_wait_an_idle_server_gathers_company() -> None:
+    calls: list[int] = []
+
+    async def main() -> None:
+        batcher, model = Batcher(wait_seconds=0.5, most_rows=3), doubling(calls=calls)
+        tasks = []
+        for n in range(3):
+            tasks.append(asyncio.create_task(batcher.ask(model, rows(n))))
+            await asyncio.sleep(0.02)
+        await asyncio.gather(*tasks)
+        batcher.close()
+
+    asyncio.run(main())
+    assert calls == [3]
+
+
+def test_one_that_was_given_up_costs_no_call() -> None:
+    gate, calls = threading.Event(), []
+
+    async def main() -> None:
+        batcher, model = Batcher(), doubling(gate, calls)
+        first = asyncio.create_task(batcher.ask(model, rows(1)))
+        await asyncio.sleep(0.05)
+        gone = asyncio.create_task(batcher.ask(model, rows(2)))
+        last = asyncio.create_task(batcher.ask(model, rows(3)))
+        await asyncio.sleep(0.02)
+        gone.cancel()
+        gate.set()
+        await asyncio.gather(first, last)
+        batcher.close()
+
+    asyncio.run(main())
+    assert calls == [1, 1]
