@@ -31,7 +31,7 @@ cd "$(dirname "$0")/.."
 exec fl lifecycle \\
   dataset=csv dataset.path=data/raw/example.csv dataset.label=label dataset.client=site \\
   "business.objective='tell the label from three measurements'" business.success.accuracy=0.8 \\
-  num_rounds=10 run_dir=data/processed/lifecycle registry_dir=models "$@"
+  num_rounds=30 run_dir=data/processed/lifecycle registry_dir=models "$@"
 """
 
 _TEST_DATA = '''"""What must hold of the data before anything is trained on them."""
@@ -72,7 +72,7 @@ PROJECT = Path(__file__).parent.parent
 
 def lifecycle(folder):
     command = [PROJECT / "pipelines" / "lifecycle.sh", f"run_dir={folder / 'run'}", f"registry_dir={folder / 'models'}"]
-    done = subprocess.run([*command, "num_rounds=2", "--json"], capture_output=True, text=True, check=True)
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
     return json.loads(done.stdout)["stages"]
 
 

@@ -34,7 +34,7 @@ class McNemar:
 def mcnemar(right: Array, other_right: Array) -> McNemar:
     """The exact test, from whether each example was answered right (n,) by either model.
 
-    >>> mcnemar(np.array([1, 1, 1, 0]), np.array([0, 0, 0, 0])).p
+    >>> round(mcnemar(np.array([1, 1, 1, 0]), np.array([0, 0, 0, 0])).p, 12)
     0.25
     """
     right, other_right = np.asarray(right, dtype=bool), np.asarray(other_right, dtype=bool)

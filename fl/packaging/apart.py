@@ -15,12 +15,12 @@ SECONDS = 900.0
 """No reader may take longer."""
 
 
-def run(command: Sequence[str | Path], given: bytes = b"") -> bytes:
+def run(command: Sequence[str | Path | int], given: bytes = b"") -> bytes:
     """What ``command`` prints when ``given`` is its input. Raises ValueError with its last words if it fails."""
     done = subprocess.run([str(word) for word in command], input=given, capture_output=True, timeout=SECONDS)
     if done.returncode:
         last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-        raise ValueError(f"{Path(command[0]).name} says: {last[:400]}")
+        raise ValueError(f"{Path(str(command[0])).name} says: {last[:400]}")
     return done.stdout
 
 

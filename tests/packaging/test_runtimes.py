@@ -74,7 +74,7 @@ def test_eight_bits_are_a_quarter_of_the_size(tmp_path):
 @pytest.mark.slow
 def test_what_executorch_cannot_run_is_refused_with_the_reason(tmp_path):
     pytest.importorskip("executorch")
-    with pytest.raises(BadInput, match=r"--format: got executorch, whose reader does not take the file \(RuntimeError"):
+    with pytest.raises(BadInput, match=r"--format: got executorch, whose reader does not take the file .*RuntimeError"):
         exported("transformer", ["executorch"], tmp_path)
     assert not list(tmp_path.iterdir())
 
