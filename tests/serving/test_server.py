@@ -348,7 +348,7 @@ def certificate() -> Callable[[Path], tuple[Path, Path]]:
 
 
 @pytest.mark.slow
-def test_no_case_of_the_openapi_document_breaks_the_server(registry: Registry) -> None:
+def test_no_case_of_the_openapi_document_breaks_the_server(registry: Registry, tmp_path: Path) -> None:
     """schemathesis draws 10,000 requests from the document and around it: no 5xx."""
     with serving("champion", "--registry", str(registry.folder)) as served:
         paths = httpx.get(f"{served.url}/openapi.json").json()["paths"]
@@ -362,6 +362,7 @@ def test_no_case_of_the_openapi_document_breaks_the_server(registry: Registry) -
             capture_output=True,
             text=True,
             timeout=900,
+            cwd=tmp_path,  # it keeps what it found there
             env={**os.environ, "COLUMNS": "120"},
         )
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
