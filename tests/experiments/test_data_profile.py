@@ -35,10 +35,12 @@ def test_a_table_a_report_and_json_say_the_same(fl, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["outputs", "p.html"]
 
 
-def test_actors_give_the_same_numbers(fl):
+@pytest.mark.parametrize(
+    "engine", ["forked", pytest.param("ray", marks=[pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(120)])]
+)
+def test_actors_give_the_same_numbers(fl, engine):
     here, there = (
-        json.loads(fl(*SMALL, f"engine={engine}", "--json", "--output", "p.html")[1])
-        for engine in ("inprocess", "forked")
+        json.loads(fl(*SMALL, f"engine={name}", "--json", "--output", "p.html")[1]) for name in ("inprocess", engine)
     )
     assert here == there
 
