@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING
 from fl.errors import BadInput, MissingExtra
 
 if TYPE_CHECKING:
-    from fl.parameters import Array
+    from torch import nn
+
+    from fl.packaging.predict import Predict
     from fl.serving.batching import Batcher
     from fl.serving.model import Model
     from fl.serving.server import Tls
     from fl.serving.service import Limits
+    from fl.serving.slots import Slot
 
 FIRST = "model"
 """What the version is called that is named without ``NAME=``."""
@@ -81,12 +84,9 @@ def serve(
         ) from error
 
 
-def _say(address: str, slots: Mapping[str, object]) -> None:
-    from fl.serving.slots import Slot
-
+def _say(address: str, slots: Mapping[str, Slot]) -> None:
     print(address, flush=True)
     for name, slot in slots.items():
-        assert isinstance(slot, Slot)
         follows = "" if slot.means == slot.current.version else f", which is {slot.means}"
         print(f"{name}: {slot.current.version}{follows}", file=sys.stderr, flush=True)
     print(f"{address}/docs says what can be asked; Ctrl-C ends it", file=sys.stderr, flush=True)
@@ -148,7 +148,7 @@ class Source:
             answer = _by_torch(bundle.module())
         return Model(bundle.id[:12], bundle.id, bundle.signature, answer)
 
-    def _exported(self, version: str) -> _Answer:
+    def _exported(self, version: str) -> Predict:
         """The version by onnxruntime: exported first, and proved against the model on its test examples."""
         from experiments.export import export
         from fl.packaging.onnx import read
@@ -162,7 +162,7 @@ def _is_bundle(name: str) -> bool:
     return (Path(name) / "manifest.json").is_file()
 
 
-def _by_torch(module: object) -> _Answer:
+def _by_torch(module: nn.Module) -> Predict:
     """One thread: the batcher asks one call at a time, and several servers share a machine."""
     import torch
 
@@ -170,14 +170,4 @@ def _by_torch(module: object) -> _Answer:
 
     torch.set_num_threads(1)
 
-    def answer(inputs: Array) -> Array:
-        assert isinstance(module, torch.nn.Module)
-        return outputs_of(module, [torch.from_numpy(inputs)])
-
-    return answer
-
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    _Answer = Callable[[Array], Array]
+    return lambda inputs: outputs_of(module, [torch.from_numpy(inputs)])

@@ -267,6 +267,26 @@ def test_a_server_that_is_told_to_end_answers_what_it_accepted(registry: Registr
 
 
 @pytest.mark.slow
+def test_a_bundle_and_onnxruntime_answer_like_the_version(registry: Registry, tmp_path: Path) -> None:
+    from experiments.package import package
+
+    bundle = package("champion", formats=["onnx"], output=tmp_path, registry=registry.folder, key=None, override=None)
+    words = (f"bundle={bundle.folder}", "version=champion", "--registry", str(registry.folder), "--runtime", "onnx")
+    with serving(*words) as served:
+        found = [
+            httpx.post(f"{served.url}/v2/models/{name}/predict", json={"rows": [ROW]}).json()
+            for name in ("bundle", "version")
+        ]
+    assert [one["hash"] for one in found] == [bundle.id, registry.version("champion").hash]
+    signature = Signature.from_dict(registry.version("champion").manifest["signature"])
+    values = np.array([[ROW.get(name) for name in signature.feature_names]], dtype=np.float32)
+    outputs = answer_of(registry, "champion", values)[0].astype(np.float64)
+    for one in found:
+        share = one["predictions"][0]["probabilities"]["disease"]
+        assert share == pytest.approx(np.exp(outputs[1]) / np.exp(outputs).sum(), rel=1e-4)
+
+
+@pytest.mark.slow
 def test_silent_connections_are_closed_and_hurt_nobody(registry: Registry) -> None:
     with serving("champion", "--registry", str(registry.folder)) as served:
         silent = [socket.create_connection(served.address, timeout=20) for _ in range(200)]
