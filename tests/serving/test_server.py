@@ -368,6 +368,7 @@ def certificate() -> Callable[[Path], tuple[Path, Path]]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_no_case_of_the_openapi_document_breaks_the_server(registry: Registry, tmp_path: Path) -> None:
     """schemathesis draws 10,000 requests from the document and around it: no 5xx."""
     with serving("champion", "--registry", str(registry.folder)) as served:
