@@ -60,5 +60,5 @@ def test_dvc_runs_what_the_pipeline_would(repository, tmp_path):
     rules.write_text(rules.read_text().replace("leak: 0.99", "leak: 0.98"))
     again = call("dvc", "repro")
     ran = [stage.name for stage in STAGES if f"Running stage '{stage.name}'" in again]
-    assert ran == ["validate", "register"] and "leak: 0.98" in rules.read_text()
+    assert ran == ["validate", "package", "register"] and "leak: 0.98" in rules.read_text()
     assert call("fl", "lifecycle", folder, *settings).count("skipped") == len(STAGES)

@@ -257,7 +257,7 @@ def test_mlflows_client_lists_it_from_a_local_server_while_it_grows(
         looked_at(registry, server)
     finally:
         process.send_signal(signal.SIGINT)
-        status = process.wait(timeout=60)
+        status = process.wait(timeout=180)
     assert status == 130
     assert sum(line["versions"] for line in lines(out)) == 6
 
