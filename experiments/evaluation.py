@@ -149,20 +149,13 @@ def held_back(store: Registry, version: Version) -> HeldBack:
 
 def rebuilt(store: Registry, version: Version) -> tuple[nn.Module, Signature]:
     """The version as a module filled with its parameters, and its signature. BadInput for one that has no model."""
+    from experiments.export import built
     from fl.models.arrays import load_parameters
-    from fl.models.build import build_model
-    from fl.signature import Signature
 
     manifest = version.manifest
     if not manifest.get("signature") or not manifest["model"].get("target"):
         raise BadInput(key="version", got=version.name, allowed="a version of `fl simulate`: its model can be built")
-    signature = Signature.from_dict(manifest["signature"])
-    module = build_model(
-        target=manifest["model"]["target"],
-        arguments=manifest["model"]["arguments"],
-        signature=signature,
-        seed=int(manifest["seed"]),
-    )
+    module, signature = built(version)
     load_parameters(module, store.parameters(version))
     return module, signature
 

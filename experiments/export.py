@@ -38,9 +38,7 @@ class Opened:
 
 def opened(name: str, registry: Path) -> Opened:
     """The version called ``name`` with all that an export needs. Raises BadInput if any of it is not there."""
-    from fl.models.build import build_model
     from fl.registry import Registry
-    from fl.signature import Signature
 
     store = Registry.existing(registry)
     version = store.version(name)
@@ -48,6 +46,15 @@ def opened(name: str, registry: Path) -> Opened:
     if examples is None:
         allowed = "a version whose run left test examples in the registry, to compare the files with the model"
         raise BadInput(key="version", got=version.name, allowed=allowed)
+    module, signature = built(version)
+    return Opened(store, version, signature, module, store.parameters(version), examples[0])
+
+
+def built(version: Version) -> tuple[nn.Module, Signature]:
+    """The module of a version as it was built, not yet filled, and its signature."""
+    from fl.models.build import build_model
+    from fl.signature import Signature
+
     manifest = version.manifest
     signature = Signature.from_dict(manifest["signature"])
     module = build_model(
@@ -56,7 +63,7 @@ def opened(name: str, registry: Path) -> Opened:
         signature=signature,
         seed=int(manifest["seed"]),
     )
-    return Opened(store, version, signature, module, store.parameters(version), examples[0])
+    return module, signature
 
 
 def export(name: str, *, formats: Sequence[str], output: Path, registry: Path, measure: bool = False) -> list[Exported]:
