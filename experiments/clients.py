@@ -140,16 +140,10 @@ def _start(past: PastRun, store: Registry, version: Version, start: str) -> Para
     if start == "version0":
         return store.parameters(f"{version.run_id}:0")
     from fl.models import arrays
-    from fl.models.build import build_model
     from fl.parameters import copy
+    from server.app import module_of
 
-    model = dict(past.values["model"])
-    module = build_model(
-        target=str(model.pop("_target_")),
-        arguments=model,
-        signature=past.centre.signature,
-        seed=int(past.values["seed"]),
-    )
+    module, _ = module_of(past.values, past.centre)
     return copy(arrays.parameters_of(module))
 
 

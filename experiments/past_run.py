@@ -77,14 +77,13 @@ def open_past_run(run_dir: Path, *, states: Path) -> PastRun:
     """
     logging.getLogger("flwr").setLevel(logging.ERROR)
     from clients.setting import open_setting
-    from fl.data.centre import open_centre, verify_centre
+    from fl.data.centre import open_centre
     from fl.data.store import verify_store
     from fl.registry import Registry
 
     config, partitions = read_config(run_dir), run_dir / "devices" / "partitions"
-    verify_centre(run_dir / "centre")
-    verify_store(partitions)
     centre = open_centre(run_dir / "centre")
+    verify_store(partitions)
     values = counted(config, centre.num_clients)
     return PastRun(
         run_dir=run_dir,
