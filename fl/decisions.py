@@ -13,6 +13,9 @@ class Action(Enum):
     STOP = "stop"
     RETRY = "retry"
     REFUSE = "refuse"
+    HOLD = "hold"
+    PROMOTE = "promote"
+    ROLL_BACK = "roll back"
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,11 @@ SITES: dict[str, str] = {
     "project": "the folder of a new project",
     "registry.dataset": "the catalogue's record of a data set",
     "registry.evidence": "what is known of a version besides its manifest",
+    "registry.release": "what a release was ordered to be",
+    "registry.release.state": "where a release stands",
+    "registry.release.decisions": "a line a decision of a release",
+    "registry.release.request": "what an operator asks of a release",
+    "registry.release.end": "how a release ended: written last",
 }
 """What is written, and so can fail."""
 
@@ -59,7 +64,16 @@ STAGES: dict[str, str] = {
     "done": "all done",
 }
 
-APPENDED = ("registry.log", "metrics", "events", "centre", "intake", "stage.folder", "project")
+APPENDED = (
+    "registry.log",
+    "registry.release.decisions",
+    "metrics",
+    "events",
+    "centre",
+    "intake",
+    "stage.folder",
+    "project",
+)
 """Files that grow, and a folder that is filled: nothing is renamed there."""
 
 POINTS: tuple[str, ...] = tuple(

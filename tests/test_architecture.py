@@ -33,6 +33,7 @@ FLOORS: dict[str, tuple[int, int]] = {
     "fl.parameters": (0, 2),
     "fl.seeds": (0, 2),
     "fl.decisions": (0, 2),
+    "fl.releases": (0, 3),  # above decisions; what policies, routers and the registry say to each other
     "fl.run_config": (0, 2),
     "fl.files": (0, 3),  # files that are whole or absent; above faults, which it can be made to have
     "fl.arrays_file": (0, 4),

@@ -8,6 +8,7 @@
     evidence/<version hash>/<name>.json what is known of a version besides: what decisions about it rest on
     datasets/<name>/<fingerprint>.json  what versions were made from
     datasets/<name>/<fingerprint>/<evidence>.json   what is known of its content besides
+    releases/<id>/                      how a version takes over from another: order, state, decisions; see releases.py
     aliases.json                        champion and challenger, and who moved them when
     .lock                               held by whoever writes
 
@@ -66,6 +67,14 @@ def evidence_folder(folder: Path, version_hash: str) -> Path:
 
 def datasets_folder(folder: Path) -> Path:
     return folder / "datasets"
+
+
+def releases_folder(folder: Path) -> Path:
+    return folder / "releases"
+
+
+def release_folder(folder: Path, release_id: str) -> Path:
+    return releases_folder(folder) / release_id
 
 
 def aliases_path(folder: Path) -> Path:

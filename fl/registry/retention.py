@@ -1,8 +1,8 @@
 """Which versions keep their parameters.
 
 Pruning removes parameters, never a manifest: who came from whom, and how good it was, stays known. Kept whatever the
-rule are a run's version 0, its best and its latest, every version that an alias names or could be rolled back to, and
-every version that another run was started from.
+rule are a run's version 0, its best and its latest, every version that an alias names or could be rolled back to, that
+an open release tries, and that another run was started from.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from fl.errors import BadInput
 from fl.registry.aliases import stack
 from fl.registry.layout import ALIASES, blobs_folder, locked, run_ids
 from fl.registry.log import append, live_entries, read_log
+from fl.registry.releases import open_releases
 from fl.registry.versions import Version, best_of, list_versions
 
 KeepRule: TypeAlias = Callable[[Sequence[int]], set[int]]
@@ -52,6 +53,7 @@ def prune(folder: Path, run_id: str, keep: str) -> list[Version]:
         gone = {run: read_log(folder, run).pruned for run in run_ids(folder)}
         kept = rule([v.round for v in versions]) | {0, versions[-1].round, _best_round(versions)}
         wanted = {digest for alias in ALIASES for _, digest in stack(folder, alias)}
+        wanted |= {arm.version for release in open_releases(folder) for arm in release.arms}
         wanted |= {e.parent for (run, _), e in entries.items() if run != run_id and e.parent is not None}
         leaving = [v for v in versions if v.round not in kept | gone[run_id] and v.hash not in wanted]
         if leaving:

@@ -32,7 +32,8 @@ CASES = {
 }
 ELSEWHERE = {
     *("export", "registry.log.rewritten", "intake", "intake.about", "stage.folder", "stage.evidence", "stage.record"),
-    *("registry.evidence", "registry.dataset", "project", "report", "bundle"),
+    *("registry.evidence", "registry.dataset", "project", "report", "bundle", "registry.release"),
+    *("registry.release.state", "registry.release.decisions", "registry.release.request", "registry.release.end"),
 }
 """Sites that no simulation writes to unless something is damaged."""
 POINTS = [point for point in faults.POINTS if point.rpartition(".")[0] not in ELSEWHERE]
