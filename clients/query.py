@@ -1,6 +1,7 @@
 """A query on clients' own columns -> the one kind of statistic that it declares, added up over a unit's clients.
 
-A table's columns are its inputs, then the label. What is not finite counts as missing.
+A table's columns are its inputs, then the label. What is not finite counts as missing. Some questions are not about
+examples but about what a device answered to its user; a column is then an arm of a release.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from typing import TypeAlias
 
 import numpy as np
 
+from clients import served
 from clients.local import Failure, attempt
 from clients.setting import Setting
 from fl.data.ordered import digit_counts, ordered
 from fl.data.store import Partition
 from fl.errors import BadInput, ClientFailed
-from fl.messages import ALL_COLUMNS, PRIVATE, Query, QueryReport, check_answer
+from fl.messages import ALL_COLUMNS, OF_ANSWERS, PRIVATE, Query, QueryReport, check_answer
 from fl.metrics import Counts, Histogram, Statistics, Sums, merge
 from fl.moments import CoMoments, Moments
 from fl.parameters import Array
@@ -82,6 +84,8 @@ def _both(a: QueryReport, b: QueryReport) -> QueryReport:
 
 
 def _report(setting: Setting, query: Query, client: int) -> QueryReport:
+    if query.kind in OF_ANSWERS:
+        return check_answer(QueryReport((client,), query.round, 0, _of_answers(setting, query, client)), query)
     partition = setting.store.partition(client)
     if partition.train.x.ndim != 2 or partition.train.y.ndim != 1:
         raise ClientFailed(client=client, reason="its examples are no rows of a table")
@@ -93,6 +97,18 @@ def _report(setting: Setting, query: Query, client: int) -> QueryReport:
     statistics = KINDS[query.kind](Asked(setting, query, client, columns, y))
     told = 0 if query.kind in PRIVATE else len(y)  # an exact number of examples would undo the noise on the counts
     return check_answer(QueryReport((client,), query.round, told, statistics), query)
+
+
+def _of_answers(setting: Setting, query: Query, client: int) -> Statistics:
+    """Sums over what a client answered ``since`` (seconds since 1970) in each arm of a ``release`` (0: in none)."""
+    none: tuple[float, ...] = (0.0,)
+    (since,), (release,) = query.numbers.get("since", none), query.numbers.get("release", none)
+    edges = query.numbers.get("edges", ())
+    take = served.sums if query.kind == "served" else served.versions
+    path = served.table_path(setting.partitions)
+    return {
+        str(arm): take(path, client, release=int(release), arm=arm, since=since, edges=edges) for arm in query.columns
+    }
 
 
 def _features(partition: Partition, query: Query) -> tuple[Array, Array]:

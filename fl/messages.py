@@ -152,8 +152,19 @@ QUERIES: Mapping[str, type] = {
     "labels": Counts,
     "repeats": Counts,
     "rows": Rows,
+    "served": Sums,
+    "served_versions": Histogram,
 }
 """Every question that may be asked, and the one statistic that answers it; clients/query.py says what each means."""
+
+OF_ANSWERS = frozenset({"served", "served_versions"})
+"""The questions about what a device answered to its user, not about its examples: a column is an arm of a release."""
+
+SERVED = (
+    *("answers", "errors", "users", "personal", "behind", "rewards", "reward", "reward_squares"),
+    *("base_reward", "compared", "agreed"),
+)
+"""What the numbers of ``served`` are, in order; behind them comes how many answers took how long (fl/serving)."""
 
 PRIVATE = frozenset({"noisy_histogram"})
 """The questions whose answers carry noise, and tell no number of examples beside it."""

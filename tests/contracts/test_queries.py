@@ -30,6 +30,7 @@ BRINGS = {
     "outside": {"range/0": (-1.0, 1.0), "set/8": (0.0, 1.0)},
     "labels": {"classes": (3.0,), **EDGES},
     "rows": {"capacity": (64.0,)},
+    "served_versions": {"edges": (0.0, 1.0)},
 }
 
 
