@@ -1,13 +1,16 @@
 """`fl data features`: a feature store as it is typed. What is known of a key at a time, for training and for a request.
 
 STORE               a DuckDB file: a table a view
-STORE.views.json    what each view is: the recipe that makes features of its columns
+STORE.views.json    what each view is: the recipe that makes features of its columns, and its windows over time
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +22,7 @@ from fl.errors import BadInput
 
 if TYPE_CHECKING:
     from fl.data.features import View
+    from fl.data.windows import Window
 
 app = typer.Typer(
     no_args_is_help=True, help="Features as they were known at a time: a store for training and requests."
@@ -41,26 +45,45 @@ def write(
         str | None, typer.Option("--version", help="Make the features of this version's recipe; else columns stay.")
     ] = None,
     registry: Folder = REGISTRY,
+    window: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--window",
+            metavar="INTO=BY:COLUMN:SPAN[:GROUP]",
+            help="A feature over the last SPAN of time (or all): count, sum, mean, deviation, min or max of COLUMN, "
+            "in rows of the key, or of all keys that are equal in GROUP. Give it again for another.",
+        ),
+    ] = None,
 ) -> None:
     """Add rows to a view, which the first rows make: what became known of a key at a time."""
     from fl.data.feature_files import read_rows
     from fl.data.features import FeatureStore, View
-    from fl.files import writable_folder, write_json
+    from fl.files import writable_folder
     from fl.transforms.recipe import Recipe
 
     known = _views(store)
-    recipe = _recipe_of(version, registry)
-    if view in known and recipe is not None and recipe.to_json() != known[view]:
+    recipe, windows = _recipe_of(version, registry), _windows(window or [])
+    made = known.get(view)
+    if made is not None and recipe is not None and recipe != made.recipe:
         raise BadInput(key="--version", got=version, allowed=f"a new view: {view} is made by another recipe")
-    if view in known:
-        recipe = Recipe.from_json(known[view])
-    columns = None if recipe is None else recipe.inputs
+    if made is not None and windows and windows != made.windows:
+        raise BadInput(key="--window", got=window, allowed=f"a new view, or nothing: {view} has other windows")
+    if made is None and recipe is not None:
+        made = View(view, recipe, windows)
+    columns = None if made is None else made.columns
     keys, times, found = read_rows(table, key=key, time=time, columns=columns, option="--table")
-    made = View(view, recipe or Recipe(tuple(found), (), "float64"))
+    if made is None:
+        inputs = (*found, *(one.into for one in windows))
+        made = View(view, Recipe(inputs, (), "float64"), windows)
+        if lacking := [name for name in made.columns if name not in found]:
+            got = f"no column {lacking[0]!r} in {table}"
+            raise BadInput(key="--window", got=got, allowed=f"one of {', '.join(found)}")
+        if taken := [one.into for one in windows if one.into in found]:
+            raise BadInput(key="--window", got=taken[0], allowed="a name that no column has")
     writable_folder(store.absolute().parent, key="STORE")
     with FeatureStore(store) as opened:
         opened.write(made, key=keys, time=times, columns=found)
-    write_json(_views_file(store), {"views": {**known, view: made.recipe.to_json()}}, site="report")
+    _keep(store, {**known, view: made})
     typer.echo(f"{len(keys)} rows of {view}: {', '.join(made.recipe.features)}")
 
 
@@ -138,22 +161,56 @@ def _recipe_of(version: str | None, registry: Path) -> Any:
     return Recipe.from_json(signature["recipe"])
 
 
-def _view(store: Path, name: str) -> View:
-    from fl.data.features import View
-    from fl.transforms.recipe import Recipe
+def _windows(written: Sequence[str]) -> tuple[Window, ...]:
+    from fl.data.windows import Window
 
+    found = []
+    for text in written:
+        parts = re.fullmatch(r"([^=]+)=(\w+):([^:]+):([^:]+)(?::([^:]+))?", text)
+        try:
+            into, by, column, span, over = parts.groups() if parts else ("", "", "", "", None)
+            found.append(Window(into, column, by, math.inf if span == "all" else float(span), over))
+        except ValueError as error:
+            allowed = "INTO=BY:COLUMN:SPAN[:GROUP], such as spent=sum:amount:30"
+            raise BadInput(key="--window", got=text, allowed=allowed) from error
+    return tuple(found)
+
+
+def _view(store: Path, name: str) -> View:
     known = _views(store)
     if name not in known:
         allowed = ", ".join(known) or "a view that was written: fl data features write"
         raise BadInput(key="VIEW", got=f"{name}, of {store}", allowed=allowed)
-    return View(name, Recipe.from_json(known[name]))
+    return known[name]
 
 
-def _views(store: Path) -> Mapping[str, str]:
+def _views(store: Path) -> Mapping[str, View]:
+    from fl.data.features import View
+    from fl.data.windows import Window
     from fl.files import read_json
+    from fl.transforms.recipe import Recipe
 
     file = _views_file(store)
-    return dict(read_json(file)["views"]) if file.is_file() else {}
+    written = read_json(file) if file.is_file() else {"views": {}}
+    windows = {name: _read_windows(Window, made) for name, made in written.get("windows", {}).items()}
+    views = written["views"].items()
+    return {name: View(name, Recipe.from_json(text), windows.get(name, ())) for name, text in views}
+
+
+def _read_windows(kind: type[Window], written: Sequence[Mapping[str, Any]]) -> tuple[Window, ...]:
+    return tuple(kind(**{**one, "span": math.inf if one["span"] is None else one["span"]}) for one in written)
+
+
+def _keep(store: Path, views: Mapping[str, View]) -> None:
+    """Beside the store: a span without end is null."""
+    from fl.files import write_json
+
+    ends = {
+        name: [asdict(one) | {"span": one.span if one.span < math.inf else None} for one in view.windows]
+        for name, view in views.items()
+    }
+    recipes = {name: view.recipe.to_json() for name, view in views.items()}
+    write_json(_views_file(store), {"views": recipes, "windows": ends}, site="report")
 
 
 def _views_file(store: Path) -> Path:

@@ -68,6 +68,52 @@ def test_later_rows_are_added_and_a_view_keeps_its_columns(fl, store, tmp_path):
     assert json.loads(fl("lookup", store, "visits", "1", "--json")[1]) == {"weight": 75.5, "pulse": 70.0}
 
 
+SPENT = ("--window", "weight_sum=sum:weight:60", "--window", "ward_mean=mean:weight:all:ward")
+WARDS = """patient,seen,weight,ward
+1,2020-01-01,70.25,3
+1,2020-03-15,72.5,3
+2,2020-02-01,81.25,3
+"""
+
+
+def test_windows_over_time_and_groups_are_kept_with_the_view(fl, tmp_path):
+    import duckdb
+
+    (tmp_path / "wards.csv").write_text(WARDS)
+    (tmp_path / "more.csv").write_text("patient,seen,weight,ward\n2,2021-06-01,90,4\n")
+    assert fl("write", "s.duckdb", "wards", "--table", "wards.csv", *NAMED, *SPENT)[0] == 0
+    assert fl("write", "s.duckdb", "wards", "--table", "more.csv", *NAMED)[0] == 0
+    assert fl("history", "s.duckdb", "wards", "--asked", "asked.csv", *NAMED, "--output", "f.csv")[0] == 0
+    found = duckdb.sql(f"SELECT weight_sum, ward_mean FROM '{tmp_path}/f.csv'").fetchall()
+    assert [row[0] for row in found] == [0.0, 70.25, 0.0, 0.0], "1 March is 60 days after 1 January: no longer within"
+    assert found[0][1] is None or found[0][1] != found[0][1]
+    # Patient 2 was in the ward by then; what comes later, and its later ward, is unknown.
+    assert [row[1] for row in found[1:]] == [75.75, 75.75, 224 / 3]
+    online = [
+        json.loads(fl("lookup", "s.duckdb", "wards", key, "--time", time, "--json")[1])
+        for key, time in (line.split(",") for line in ASKED.splitlines()[1:])
+    ]
+    assert [(one["weight_sum"], one["ward_mean"]) for one in online] == [
+        (a, None if b is None or b != b else b) for a, b in found
+    ]
+
+
+@pytest.mark.parametrize(
+    "window, words",
+    [
+        ("spent", "--window: got spent, allowed: INTO=BY:COLUMN:SPAN[:GROUP]"),
+        ("spent=sum:weight:soon", "allowed: INTO=BY"),
+        ("spent=median:weight:7", "window spent: got median"),
+        ("spent=sum:height:7", "no column 'height' in rows.csv"),
+        ("pulse=sum:weight:7", "pulse"),
+    ],
+)
+def test_a_window_that_cannot_be_is_refused_before_anything_is_written(fl, tmp_path, window, words):
+    status, _, err = fl("write", "s.duckdb", "visits", "--table", "rows.csv", *NAMED, "--window", window)
+    assert status == 2 and words in err, err
+    assert not list(tmp_path.glob("s.duckdb*"))
+
+
 @pytest.mark.slow
 def test_a_view_makes_the_features_of_a_version(fl, tmp_path):
     recipe = "dataset.recipe=[{impute: {}}, {scale: {columns: [age]}}]"
