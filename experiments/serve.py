@@ -24,7 +24,7 @@ FIRST = "model"
 """What the version is called that is named without ``NAME=``."""
 
 RUNTIMES = ("torch", "onnx")
-NEEDED = {"fastapi": "serve", "uvicorn": "serve", "prometheus_client": "serve"}
+NEEDED = {"fastapi": "serve", "uvicorn": "serve", "prometheus_client": "serve", "orjson": "serve"}
 
 
 def named(versions: Sequence[str]) -> dict[str, str]:

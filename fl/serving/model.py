@@ -53,6 +53,8 @@ class Model:
             found = values.astype(self.signature.input_dtype, copy=False)
         if stored and self.signature.input_scale != 1.0:
             found = found * found.dtype.type(self.signature.input_scale)
+        if np.isfinite(found).all():
+            return found
         strange = np.isinf(found) if self.takes_missing else ~np.isfinite(found)
         if strange.any():
             row = int(np.flatnonzero(strange.reshape(len(found), -1).any(axis=1))[0])

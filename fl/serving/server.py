@@ -84,6 +84,7 @@ def serve(
         loop="auto",
         log_level="warning",
         access_log=False,
+        proxy_headers=False,  # nothing here asks where a request comes from
         limit_concurrency=most_connections,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=DRAIN_SECONDS,

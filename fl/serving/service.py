@@ -12,12 +12,13 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from starlette.types import Receive, Scope, Send
 
 from fl.parameters import Array
 from fl.serving import documents, rows, tensors
@@ -55,6 +56,16 @@ class Measures:
     seconds: Histogram
     rows: Counter
     waiting: Gauge
+    _known: dict[tuple[str, str, int], tuple[Counter, Histogram]] = field(default_factory=dict)
+
+    def count(self, model: str, version: str, status: int, seconds: float) -> None:
+        """A request that was answered. Figures are looked up by their labels once, which takes longer than to add."""
+        known = self._known.get((model, version, status))
+        if known is None:
+            known = self.requests.labels(model, version, str(status)), self.seconds.labels(model)
+            self._known[model, version, status] = known
+        known[0].inc()
+        known[1].observe(seconds)
 
     @classmethod
     def new(cls) -> Measures:
@@ -91,11 +102,37 @@ def application(
                 following.cancel()
             await asyncio.to_thread(batcher.close)
 
-    app = FastAPI(title="Meadow", summary="A model of a federation, behind HTTP.", lifespan=lifespan)
+    app = _Application(title="Meadow", summary="A model of a federation, behind HTTP.", lifespan=lifespan)
     app.state.ready = False
     given = tuple(token.encode() for token in tokens)
-    _Service(app, slots, batcher, limits, given, Measures.new()).route()
+    app.service = _Service(app, slots, batcher, limits, given, Measures.new())
+    app.service.route()
     return app
+
+
+Answer = Callable[[Request, bytes, str, Model], Awaitable[Response]]
+
+
+class _Application(FastAPI):
+    """Answers requests to models itself: FastAPI's own way to them takes longer than a small model.
+
+    What they are is in its routes too, for the document that describes them.
+    """
+
+    service: _Service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        asked = self.service.asked(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        if asked is None:
+            await super().__call__(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        try:
+            await self.service.let_in(request)
+            response = await self.service.answered(request, *asked)
+        except Refused as refused:
+            response = await _refusal(request, refused)
+        await response(scope, receive, send)
 
 
 @dataclass(frozen=True)
@@ -111,7 +148,7 @@ class _Service:
         """Put every path into the application."""
         app = self.app
         app.exception_handler(Refused)(_refusal)
-        guarded = APIRouter(dependencies=[Depends(self._let_in)], responses=documents.ERRORS)
+        guarded = APIRouter(dependencies=[Depends(self.let_in)], responses=documents.ERRORS)
         app.get("/v2/health/live", summary="Whether the process answers")(self._live)
         app.get("/v2/health/ready", summary="Whether it takes requests", responses=documents.ERRORS)(self._ready)
         for path, answer, summary in (
@@ -129,7 +166,8 @@ class _Service:
             guarded.post(path, summary="Rows in, labels or values out", openapi_extra=documents.PREDICT)(self._predict)
         app.include_router(guarded)
 
-    async def _let_in(self, request: Request) -> None:
+    async def let_in(self, request: Request) -> None:
+        """Refused with 401, unless the request bears a token of this server or none is asked for."""
         if not self.tokens:
             return
         kind, _, given = request.headers.get("authorization", "").partition(" ")
@@ -192,19 +230,27 @@ class _Service:
 
     # --- what is asked
 
+    def asked(self, path: str) -> tuple[str, str | None, Answer] | None:
+        """Of a path that is POSTed to: the model's name, its version where one is named, and what answers."""
+        match path.split("/"):
+            case ["", "predict"]:
+                return next(iter(self.slots.by_name)), None, self._rows
+            case ["", "v2", "models", model, "predict"] if model:
+                return model, None, self._rows
+            case ["", "v2", "models", model, "infer"] if model:
+                return model, None, self._tensors
+            case ["", "v2", "models", model, "versions", version, "infer"] if model and version:
+                return model, version, self._tensors
+        return None
+
     async def _infer(self, request: Request, model: str, version: str | None = None) -> Response:
-        return await self._answered(request, model, version, self._tensors)
+        return await self.answered(request, model, version, self._tensors)
 
     async def _predict(self, request: Request, model: str | None = None) -> Response:
-        return await self._answered(request, model or next(iter(self.slots.by_name)), None, self._rows)
+        return await self.answered(request, model or next(iter(self.slots.by_name)), None, self._rows)
 
-    async def _answered(
-        self,
-        request: Request,
-        name: str,
-        version: str | None,
-        answer: Callable[[Request, bytes, str, Model], Awaitable[Response]],
-    ) -> Response:
+    async def answered(self, request: Request, name: str, version: str | None, answer: Answer) -> Response:
+        """The answer to a request. Raises Refused."""
         began = time.perf_counter()
         _, model = self._find(name, version)
         status = 500
@@ -226,8 +272,7 @@ class _Service:
             status = refused.status
             raise
         finally:
-            self.measures.requests.labels(name, model.version, str(status)).inc()
-            self.measures.seconds.labels(name).observe(time.perf_counter() - began)
+            self.measures.count(name, model.version, status, time.perf_counter() - began)
         return response
 
     async def _body(self, request: Request) -> bytes:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import orjson
 
 from fl.parameters import Array
 from fl.serving.model import Unanswerable
@@ -45,13 +46,21 @@ def parse(body: bytes, header_length: str | None) -> tuple[dict[str, Any], memor
         if not header_length.isascii() or not header_length.isdigit() or int(header_length) > len(body):
             raise Unanswerable(f"{HEADER_LENGTH} is {header_length!r}, allowed: at most the body's {len(body)} bytes")
         length = int(header_length)
-    try:
-        found = json.loads(body[:length])
-    except (ValueError, RecursionError) as error:
-        raise Unanswerable(f"the body is not JSON: {error}") from error
+    found = _json(body[:length])
     if not isinstance(found, dict):
         raise Unanswerable(f"the body is a JSON {type(found).__name__}, expected an object")
     return found, memoryview(body)[length:]
+
+
+def _json(text: bytes) -> Any:
+    """Any JSON value. orjson is several times as quick; what it refuses, a NaN say, is left to Python's own reader."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise Unanswerable(f"the body is not JSON: {error}") from error
 
 
 def input_of(request: Mapping[str, Any], behind: memoryview, *, name: str) -> Array:
@@ -81,11 +90,19 @@ def input_of(request: Mapping[str, Any], behind: memoryview, *, name: str) -> Ar
 def _from_data(data: Any, dtype: str, shape: Sequence[int]) -> Array:
     if not isinstance(data, list):
         raise Unanswerable("data: expected a list of numbers")
+    wanted = np.dtype(dtype)
+    if wanted.kind == "f" and len(data) == math.prod(shape):
+        try:  # a plain list of numbers, as most are: twice as quick as NumPy, which looks at each value's type first
+            packed = bytearray(len(data) * wanted.itemsize)
+            struct.pack_into(f"{len(data)}{wanted.char}", packed, 0, *data)
+        except (struct.error, OverflowError):
+            pass  # nested, too large, or no numbers: told apart below
+        else:
+            return np.frombuffer(packed, wanted).reshape(shape)
     try:
         found = np.array(data)
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise Unanswerable("data: rows are of different lengths, or hold other things than numbers") from error
-    wanted = np.dtype(dtype)
     if found.size and (found.dtype.kind not in "biuf" or (found.dtype.kind == "f" and wanted.kind != "f")):
         raise Unanswerable(f"data: expected values of {NAMES[dtype]}")
     if found.size != math.prod(shape):
@@ -138,9 +155,9 @@ def encode(about: Mapping[str, Any], tensors: Mapping[str, Array], binary: Seque
             behind.append(raw)
             one["parameters"] = {"binary_data_size": len(raw)}
         else:
-            one["data"] = values.reshape(-1).tolist()
+            one["data"] = values.reshape(-1).tolist() if texts else np.ascontiguousarray(values).reshape(-1)
         told.append(one)
-    text = json.dumps({**about, "outputs": told}, allow_nan=False).encode()
+    text = orjson.dumps({**about, "outputs": told}, option=orjson.OPT_SERIALIZE_NUMPY)
     return text + b"".join(behind), len(text) if behind else None
 
 

@@ -160,6 +160,9 @@ def infer(**changes: Any) -> dict[str, Any]:
         ("/v2/models/model/infer", infer(datatype="FP8"), 400, "datatype: got 'FP8'"),
         ("/v2/models/model/infer", infer(data=[[1.0], [2.0, 3.0]]), 400, "different lengths"),
         ("/v2/models/model/infer", infer(data=["a"] * 13), 400, "expected values of FP32"),
+        ("/v2/models/model/infer", infer(data=[1.0] * 12 + [None]), 400, "expected values of FP32"),
+        ("/v2/models/model/infer", infer(datatype="FP16", data=[70000] * 13), 400, "row 0 holds inf"),
+        ("/v2/models/model/infer", infer(datatype="FP64", data=[10**400] * 13), 400, "expected values of FP64"),
         ("/v2/models/model/infer", infer(datatype="INT8", data=[300] * 13), 400, "a value that INT8 does not hold"),
         ("/v2/models/model/infer", infer(data=[1e300] * 13), 400, "row 0 holds inf"),
         ("/v2/models/model/infer", infer(parameters={"binary_data_size": 5}), 400, "expected 52"),
@@ -185,6 +188,14 @@ def test_a_body_that_is_too_large_is_refused(server: Served) -> None:
     with suppress(httpx.TransportError):  # it may be closed under the writer's hands, which is as good
         assert httpx.post(f"{server.url}/predict", content=endless()).status_code == 413
     assert httpx.post(f"{server.url}/predict", json={"rows": [ROW]}).status_code == 200
+
+
+def test_numbers_may_be_nested_by_rows_or_whole(server: Served) -> None:
+    values = [[float(n) for n in range(13)], list(range(13))]
+    flat = httpx.post(f"{server.url}/v2/models/model/infer", json=infer(shape=[2, 13], data=[*values[0], *values[1]]))
+    nested = httpx.post(f"{server.url}/v2/models/model/infer", json=infer(shape=[2, 13], data=values))
+    assert flat.status_code == 200, flat.text
+    assert flat.json() == nested.json()
 
 
 def test_figures_and_documents_are_there(server: Served) -> None:
