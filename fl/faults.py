@@ -45,6 +45,7 @@ SITES: dict[str, str] = {
     "intake.about": "what is known of that data set, intake.json: written last",
     "stage.folder": "the folder of a stage of `fl lifecycle`",
     "stage.evidence": "what a stage found, evidence.json",
+    "stage.decision": "the decision on what a stage found, decision.json",
     "stage.record": "what a stage was made of, stage.json: written last",
     "project": "the folder of a new project",
     "registry.dataset": "the catalogue's record of a data set",

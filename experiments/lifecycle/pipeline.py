@@ -2,6 +2,7 @@
 
     DIR/<stage>/evidence.json    what the stage found: depends on its inputs alone
     DIR/<stage>/stage.json       its inputs, the hashes of its files, seconds and what else it measured; written last
+    DIR/<stage>/decision.json    of a stage that is judged: the decision on its evidence, and the thresholds behind it
     DIR/<stage>/...              what it made
     DIR/runs/<run>/              what train made, which has to outlive an interrupt; see experiments/run.py
 
@@ -10,20 +11,22 @@ A stage works in a folder beside its own, which then takes the place of the old 
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from experiments.choices import flat
 from experiments.lifecycle.inputs import Inputs, changed, inputs_of, narrowed, sha256_of
 from experiments.lifecycle.stage import Done, Result, Settings, Stage, Work
 from fl.decisions import Action
 from fl.errors import BadInput, CorruptFile, MeadowError, MissingExtra
 from fl.files import check_files, read_json, sha256_file, storing, sync_folder, write_json
 
-EVIDENCE, RECORD = "evidence.json", "stage.json"
+EVIDENCE, RECORD, DECISION = "evidence.json", "stage.json", "decision.json"
 DID, SKIPPED, FAILED, STOPPED, REFUSED = "did", "skipped", "failed", "stopped here", "refused"
 _ENDS = {Action.STOP.value: STOPPED, Action.REFUSE.value: REFUSED}
 
@@ -84,13 +87,20 @@ def walk(
             check(settings)
             checked = True
         try:
+            thresholds, differs = narrowed(settings, stage.judged_by), []
             if why:
-                _do(stage, given, before, inputs, root, began)
-            done[stage.name] = _open(root / stage.name)
+                _do(stage, given, thresholds, before, inputs, root, began)
+            elif differs := _judged_otherwise(stage, thresholds, _open(root / stage.name)):
+                if not checked:
+                    check(settings)
+                    checked = True
+                _judge(stage, thresholds, _open(root / stage.name))
+            done[stage.name] = _with_decision(stage, _open(root / stage.name))
         except MeadowError as error:
             yield _failed(stage, error, began)
             return
-        told = _told(done[stage.name], stage, DID if why else SKIPPED, _in_short(why), began)
+        words = f"only decided again: {_in_short(differs)}" if differs else _in_short(why)
+        told = _told(done[stage.name], stage, DID if why else SKIPPED, words, began)
         yield told
         if not told.goes_on:
             return
@@ -119,7 +129,15 @@ def _edits(stage: Stage, folder: Path, hashes: Mapping[str, str]) -> list[str]:
     return [name for name in there if sha256_file(folder / name) != hashes[name]]
 
 
-def _do(stage: Stage, settings: Settings, before: dict[str, Done], inputs: Inputs, root: Path, began: float) -> None:
+def _do(
+    stage: Stage,
+    settings: Settings,
+    thresholds: Settings,
+    before: dict[str, Done],
+    inputs: Inputs,
+    root: Path,
+    began: float,
+) -> None:
     beside = root / f".{stage.name}.new"
     shutil.rmtree(beside, ignore_errors=True)
     with storing(beside, site="stage.folder"):
@@ -128,6 +146,8 @@ def _do(stage: Stage, settings: Settings, before: dict[str, Done], inputs: Input
         result = stage.run(Work(settings, beside, before, root, sha256_of(inputs)))
         _check(stage, result)
         _write(stage, result, beside, inputs, began)
+        if stage.judge is not None:
+            _judge(stage, thresholds, _open(beside))
         _put(beside, root / stage.name)
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
@@ -177,6 +197,44 @@ def _put(new: Path, place: Path) -> None:
 def _open(folder: Path) -> Done:
     record = read_json(folder / RECORD)
     return Done(folder, read_json(folder / EVIDENCE), record["files"], record.get("measured", {}))
+
+
+def _judged_otherwise(stage: Stage, thresholds: Settings, done: Done) -> list[str]:
+    """Why the decision on what a stage found has to be made again, in words; empty where it stands or there is none."""
+    if stage.judge is None:
+        return []
+    try:
+        known = read_json(done.folder / DECISION)
+        return changed(known["inputs"], _behind(thresholds, done))
+    except (CorruptFile, KeyError, OSError):
+        return ["first time"]
+
+
+def _behind(thresholds: Settings, done: Done) -> Inputs:
+    """What a decision depends on."""
+    return {"settings": json.loads(json.dumps(flat(dict(thresholds)))), "stages": {"found": sha256_of(done.evidence)}}
+
+
+def _judge(stage: Stage, thresholds: Settings, done: Done) -> None:
+    assert stage.judge is not None  # asked before
+    judged = stage.judge(thresholds, done.evidence)
+    reason = judged.decision.reason
+    evidence = {
+        **judged.evidence,
+        "found": reason,
+        "decision": {"action": judged.decision.action.value, "reason": reason},
+    }
+    told = {"inputs": _behind(thresholds, done), "evidence": evidence}
+    write_json(done.folder / DECISION, told, site="stage.decision")
+
+
+def _with_decision(stage: Stage, done: Done) -> Done:
+    """What a stage left, as those after it see it: with the decision, where there is one."""
+    if stage.judge is None:
+        return done
+    judged = read_json(done.folder / DECISION)["evidence"]
+    files = {**done.files, DECISION: sha256_of(judged)}
+    return replace(done, evidence={**done.evidence, **judged}, files=files)
 
 
 def _told(done: Done, stage: Stage, what: str, why: str, began: float) -> Told:

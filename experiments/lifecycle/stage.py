@@ -62,6 +62,14 @@ class Result:
 
 
 @dataclass(frozen=True)
+class Judgement:
+    """A decision on what a stage found, and the ``evidence`` that says what it was held against."""
+
+    evidence: Mapping[str, Any]
+    decision: Decision
+
+
+@dataclass(frozen=True)
 class Quality:
     """What CRISP-ML(Q) asks of every stage: what it must achieve, what may go wrong, how that would be noticed."""
 
@@ -94,6 +102,8 @@ class Stage:
               of its content, or UNKNOWN. Raises BadInput where there is no such thing
     holds     from those settings and its evidence: whether what it made outside its folder is still there
     edited    files of its folder that people may edit: to it they are inputs, which it finds in ``root``/``name``
+    judge     decides on its evidence by the settings ``judged_by``, which it does not read: when they change, only the
+              decision is made again, and what it measured stands. Must take no time and read nothing else
     """
 
     name: str
@@ -105,6 +115,8 @@ class Stage:
     sources: Callable[[Settings], Mapping[str, str | None]] = nothing
     holds: Callable[[Settings, Mapping[str, Any]], bool] = always
     edited: tuple[str, ...] = ()
+    judge: Callable[[Settings, Mapping[str, Any]], Judgement] | None = None
+    judged_by: tuple[str, ...] = ()
 
     @property
     def before(self) -> tuple[str, ...]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from experiments.lifecycle.inputs import data_sources
-from experiments.lifecycle.stage import Quality, Result, Settings, Stage, Work
+from experiments.lifecycle.stage import Judgement, Quality, Result, Settings, Stage, Work
 from fl.decisions import Action, Decision
 
 if TYPE_CHECKING:
@@ -16,14 +17,12 @@ LATER = ("latency_seconds", "size_bytes", "fairness_floor")
 
 
 def run(work: Work) -> Result:
-    """Hold the goals of ``business`` against a quick baseline, and its constraints against the settings."""
+    """Measure a quick baseline, and what constraints are held against; nothing of it depends on a threshold."""
     from experiments.prepare import load_data
     from fl.data.arrange import server_rows
     from fl.data.baseline import baseline
-    from fl.evaluation.goals import feasible, goals
 
     business = work.settings["business"]
-    wanted = goals(business["success"])
     dataset = load_data(work.settings)
     apart = server_rows(
         dataset,
@@ -33,42 +32,57 @@ def run(work: Work) -> Result:
         max_server_test=work.settings["dataset"].get("max_server_test"),
     )
     measured = baseline(dataset, apart.rows, apart.test, seed=int(work.settings["seed"]))
-    decision = feasible(
-        wanted,
-        trivial=measured.trivial,
-        baseline=measured.model,
-        least_progress=float(business["least_progress"]),
-        obstacles=_obstacles(work.settings, dataset),
-    )
-    if decision.action is Action.STOP and business["go_anyway"]:
-        decision = Decision(Action.GO_ON, f"goes on by business.go_anyway, although {decision.reason}")
-    constraints = business["constraints"]
+    grows = str(work.settings["model"]["_target_"]).startswith("fl.models.xgboost")
     evidence = {
-        **{name: business[name] for name in ("objective", "owner", "intended_use", "risks", "constraints")},
-        "success": [{"metric": goal.metric, "threshold": goal.threshold, "means": str(goal)} for goal in wanted],
+        **{name: business[name] for name in ("objective", "owner", "intended_use", "risks")},
         "trivial": measured.trivial,
         "baseline": measured.model,
         "baseline_examples": measured.rows,
         "test_examples": measured.test_examples,
-        "left_to_acceptance": [name for name in LATER if constraints[name] is not None],
+        "model_bytes": None if grows else _size_bytes(work.settings, dataset),
+        "adds_noise": "DifferentialPrivacy" in str(work.settings["strategy"]["_target_"]),
     }
     held = len(apart.test) if dataset.x_test is None else 0
     checks = {"the baseline never saw the server's test set": len(apart.rows) + held == len(dataset)}
-    return Result(evidence, decision.reason, checks, decision)
+    return Result(evidence, f"a quick baseline on {measured.rows} examples", checks)
 
 
-def _obstacles(settings: Settings, dataset: Dataset) -> tuple[str, ...]:
+def judge(settings: Settings, found: Mapping[str, Any]) -> Judgement:
+    """Hold the goals of ``business`` against the baseline that was measured, and its constraints against the settings.
+
+    Raises BadInput for a goal on a metric that was not measured.
+    """
+    from fl.evaluation.goals import feasible, goals
+
+    business = settings["business"]
+    wanted, constraints = goals(business["success"]), business["constraints"]
+    decision = feasible(
+        wanted,
+        trivial=found["trivial"],
+        baseline=found["baseline"],
+        least_progress=float(business["least_progress"]),
+        obstacles=_obstacles(constraints, found),
+    )
+    if decision.action is Action.STOP and business["go_anyway"]:
+        decision = Decision(Action.GO_ON, f"goes on by business.go_anyway, although {decision.reason}")
+    evidence = {
+        "success": [{"metric": goal.metric, "threshold": goal.threshold, "means": str(goal)} for goal in wanted],
+        "constraints": dict(constraints),
+        "no_worse_than_champion": bool(business["no_worse_than_champion"]),
+        "left_to_acceptance": [name for name in LATER if constraints[name] is not None],
+    }
+    return Judgement(evidence, decision)
+
+
+def _obstacles(constraints: Mapping[str, Any], found: Mapping[str, Any]) -> tuple[str, ...]:
     """Constraints that the settings break, in words."""
-    constraints = settings["business"]["constraints"]
-    found = []
-    target = str(settings["strategy"]["_target_"])
-    if constraints["epsilon"] is not None and "DifferentialPrivacy" not in target:
-        found.append(f"epsilon {constraints['epsilon']:g} is asked for, and the strategy adds no noise")
-    limit = constraints["size_bytes"]
-    grows = str(settings["model"]["_target_"]).startswith("fl.models.xgboost")
-    if limit is not None and not grows and (size := _size_bytes(settings, dataset)) > limit:
-        found.append(f"the model has {size:,} bytes or more, {limit:,} are allowed")
-    return tuple(found)
+    against = []
+    if constraints["epsilon"] is not None and not found["adds_noise"]:
+        against.append(f"epsilon {constraints['epsilon']:g} is asked for, and the strategy adds no noise")
+    limit, size = constraints["size_bytes"], found["model_bytes"]
+    if None not in (limit, size) and size > limit:
+        against.append(f"the model has {size:,} bytes or more, {limit:,} are allowed")
+    return tuple(against)
 
 
 def _size_bytes(settings: Settings, dataset: Dataset) -> int:
@@ -84,7 +98,8 @@ STAGE = Stage(
     name="understand",
     after=(),
     reads=(
-        *("business", "dataset", "-dataset.validation_fraction", "-dataset.test_fraction", "-dataset.public_fraction"),
+        *("business.objective", "business.owner", "business.intended_use", "business.risks"),
+        *("dataset", "-dataset.validation_fraction", "-dataset.test_fraction", "-dataset.public_fraction"),
         *("-dataset.quarantine", "-dataset.recipe"),
         *("model", "strategy._target_", "seed"),
     ),
@@ -96,4 +111,9 @@ STAGE = Stage(
         check="a baseline of merged statistics, on the server's test set, against goals and an answer without looking",
     ),
     sources=data_sources,
+    judge=judge,
+    judged_by=(
+        *("business.success", "business.constraints", "business.no_worse_than_champion"),
+        *("business.least_progress", "business.go_anyway"),
+    ),
 )

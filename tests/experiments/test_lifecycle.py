@@ -79,7 +79,9 @@ def test_every_stage_leaves_evidence_that_is_attached_to_the_version(finished):
         found["evaluate"].pop("measured")["latency_seconds"] > 0
     )  # another one each time: in no file that is compared
     for name, evidence in found.items():
-        assert evidence == read_json(finished / "heart" / name / "evidence.json")
+        decision = finished / "heart" / name / "decision.json"
+        decided = read_json(decision)["evidence"] if decision.is_file() else {}
+        assert evidence == {**read_json(finished / "heart" / name / "evidence.json"), **decided}
         assert all(evidence["quality"][part] for part in ("requirement", "risk", "check"))
         assert all(evidence["quality"]["checked"].values())
     assert found["split"]["num_clients"] == 4 and found["train"]["version"] == version.name
@@ -336,6 +338,7 @@ def test_a_no_go_ends_the_pipeline_each_time(lifecycle, tmp_path, overrides, wor
         tmp_path / "heart", *overrides, "business.go_anyway=true", "stage=understand", registry=tmp_path / "registry"
     )
     assert status == 0 and "although no-go" in stages["understand"]["found"]
+    assert stages["understand"]["what"] == "skipped"  # nothing is measured again for it
 
 
 # The bundle at the end
@@ -428,12 +431,10 @@ def test_another_threshold_is_held_against_what_is_known_and_acceptance_makes_th
     goal = "business.success.accuracy"
     assert lifecycle(folder, f"{goal}=0.78", "business.go_anyway=true", registry=registry.folder)[0] == 4
     status, stages, _ = lifecycle(folder, f"{goal}=0.74", "business.go_anyway=true", registry=registry.folder)
-    assert status == 0 and did(stages) == [
-        "understand",
-        "accept",
-        "package",
-        "register",
-    ]  # the goal is understand's too
+    assert status == 0 and did(stages) == ["accept", "package", "register"]
+    # Whether it may go on is decided again, on what was measured: no stage before acceptance runs.
+    assert stages["understand"]["why"] == f"only decided again: setting {goal}"
+    assert stages["understand"]["found"].startswith("go: accuracy at least 0.74")
     champion = registry.version("champion")
     assert champion.name == read_json(folder / "evaluate" / "evidence.json")["version"]
     assert registry.evidence(champion)["accept"]["accepted"]

@@ -32,7 +32,7 @@ CASES = {
 }
 ELSEWHERE = {
     *("export", "registry.log.rewritten", "intake", "intake.about", "stage.folder", "stage.evidence", "stage.record"),
-    *("registry.evidence", "registry.dataset", "project", "report", "bundle", "registry.release"),
+    *("stage.decision", "registry.evidence", "registry.dataset", "project", "report", "bundle", "registry.release"),
     *("registry.release.state", "registry.release.decisions", "registry.release.request", "registry.release.end"),
 }
 """Sites that no simulation writes to unless something is damaged."""
