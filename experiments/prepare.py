@@ -78,6 +78,7 @@ def dealing_of(settings: Mapping[str, Any], dataset: Dataset) -> str:
         num_clients=settings["num_clients"],
         seed=int(settings["seed"]),
         server_fractions=_server_fractions(settings),
+        split=settings["dataset"].get("split", "ratio"),
     )
 
 

@@ -40,7 +40,6 @@ STAGE = Stage(
     after=("ingest",),
     reads=(
         *("dataset", "-dataset.validation_fraction", "-dataset.test_fraction", "-dataset.recipe"),
-        "-dataset.split",
         *("partition", "num_clients", "seed", "server.seeding"),
     ),
     code=(

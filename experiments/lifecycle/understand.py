@@ -30,6 +30,7 @@ def run(work: Work) -> Result:
         public_fraction=0.0,
         held_out_fraction=float(work.settings["dataset"]["held_out_fraction"]),
         max_server_test=work.settings["dataset"].get("max_server_test"),
+        split=work.settings["dataset"].get("split", "ratio"),
     )
     measured = baseline(dataset, apart.rows, apart.test, seed=int(work.settings["seed"]))
     grows = str(work.settings["model"]["_target_"]).startswith("fl.models.xgboost")

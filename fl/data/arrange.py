@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fl.data.apart import server_part
 from fl.data.dataset import Dataset, Examples
 from fl.data.folds import Fold, client_rows
 from fl.data.partition.assignment import Assignment, View
-from fl.data.split import Division, set_apart, shuffled
+from fl.data.split import Division, by_group, shuffled
 from fl.errors import BadInput
 from fl.parameters import Array
 from fl.seeds import generator
@@ -64,8 +65,9 @@ def server_rows(
     held_out_fraction: float,
     max_server_test: int | None,
     unseen: Sequence[int] = (),
+    split: str = "ratio",
 ) -> ServerRows:
-    """Take the held-out test set, if the data bring none, and then the public part, both at random by ``seed``.
+    """Take the held-out test set, if the data bring none, and then the public part, as ``split`` says: see apart.py.
 
     Natural clients that are ``unseen`` give nothing to either: version 0 is trained on the one, and the best version
     is chosen on the other.
@@ -76,7 +78,7 @@ def server_rows(
     if dataset.x_test is not None and dataset.y_test is not None:
         test = Examples(dataset.x_test, dataset.y_test)
     else:
-        held = set_apart(len(rows), held_out_fraction, dataset.client, seed, purpose="held-out", spared=spared)
+        held = server_part(dataset, rows, held_out_fraction, split=split, kept="held-out", seed=seed, spared=spared)
         if not held.any():
             allowed = f"enough for one test example of {len(rows)} rows, with three left for each natural client"
             raise BadInput(key="dataset.held_out_fraction", got=held_out_fraction, allowed=allowed)
@@ -84,9 +86,8 @@ def server_rows(
     if max_server_test is not None and max_server_test < len(test):
         kept = generator(seed, purpose="server-test").choice(len(test), size=max_server_test, replace=False)
         test = test.take(np.sort(kept))
-    client = None if dataset.client is None else dataset.client[rows]
     fraction = min(1.0, public_fraction * (len(dataset) - spared.sum()) / max(1, len(rows) - spared.sum()))
-    public = set_apart(len(rows), fraction, client, seed, purpose="public", spared=spared[rows])
+    public = server_part(dataset, rows, fraction, split=split, kept="public", seed=seed, spared=spared[rows])
     return ServerRows(rows[~public], test, everything.take(rows[public]))
 
 
@@ -120,8 +121,10 @@ def arrange(
         parts = division.sizes(assignment.sizes)
         if division.kind != "ratio":
             labels, column = dataset.y[rows], None if dataset.order is None else dataset.order[rows]
+            known = _shared_groups(assignment, column, division, seed) if division.kind == "group" else None
             divided = [
-                division.divide(assignment.rows(c), labels=labels, column=column, seed=seed, client=c) for c in clients
+                division.divide(assignment.rows(c), labels=labels, column=column, seed=seed, client=c, known=known)
+                for c in clients
             ]
             own, parts = [one for one, _ in divided], np.array([sizes for _, sizes in divided])
     order = rows[np.concatenate(own)]
@@ -132,6 +135,17 @@ def arrange(
             place = slice(start, start + int(parts[c].sum()))
             x[place], y[place] = assignment.transform(x[place], y[place], c)
     return Arranged(x, y, parts, unseen)
+
+
+def _shared_groups(assignment: Assignment, column: Array | None, division: Division, seed: int) -> Array | None:
+    """The part of every row where some group is of several clients: they all have it in the same part. Else None."""
+    if column is None:
+        return None
+    held = [np.unique(column[assignment.rows(c)]) for c in range(assignment.num_clients)]
+    if len(np.unique(np.concatenate(held))) == sum(map(len, held)):
+        return None
+    fractions = {"validation_fraction": division.validation_fraction, "test_fraction": division.test_fraction}
+    return by_group(column, **fractions, seed=seed)
 
 
 def leave_out(arranged: Arranged, gone: Sequence[int]) -> tuple[Arranged, Arranged]:

@@ -82,7 +82,8 @@ def prepare(
     public_fraction    of the training rows, for seeding version 0; 0: no public part
     held_out_fraction  of the training rows, for the server's test set, where the data bring none
     validation_fraction, test_fraction   of each client's examples; see ``split_sizes``
-    split              how they are chosen, one of ``split.KINDS``; time and group go by ``dataset.order``
+    split              how they and the server's rows are chosen, one of ``split.KINDS``; time and group go by
+                       ``dataset.order``
     max_server_test    a seeded sample of at most so many of the server's test examples, or None for all
     never_trained      given the number of clients, those that never train: nothing is fitted on theirs, and of
                        natural clients the server gets no row either
@@ -110,6 +111,7 @@ def prepare(
         num_clients=num_clients,
         seed=seed,
         server_fractions=fractions[:2],
+        split=split,
     )
     gone = [] if quarantine is None else read_quarantine(quarantine, dealing=of)
     whole = len(dataset)
@@ -126,6 +128,7 @@ def prepare(
         public_fraction=public_fraction,
         held_out_fraction=held_out_fraction,
         max_server_test=max_server_test,
+        split=split,
     )
     if fold is not None and fold.over == "public":
         stay, left = public_rows(len(apart.public), fold, seed=seed)

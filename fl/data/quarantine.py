@@ -34,9 +34,11 @@ def dealing(
     num_clients: int | None,
     seed: int,
     server_fractions: Iterable[float],
+    split: str = "ratio",
 ) -> str:
     """A hash of who holds what. Natural clients are who they are, whatever the server sets apart for itself."""
     how = [] if partition == "natural" else [dict(partition_options), num_clients, seed, *server_fractions]
+    how += [split] if how and split != "ratio" else []
     text = json.dumps([fingerprint(dataset), partition, how], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -59,9 +59,18 @@ def shuffled(rows: Array, seed: int, client: int) -> Array:
 
 
 def set_apart(
-    num_rows: int, fraction: float, client: Array | None, seed: int, *, purpose: str, spared: Array | None = None
+    num_rows: int,
+    fraction: float,
+    client: Array | None,
+    seed: int,
+    *,
+    purpose: str,
+    spared: Array | None = None,
+    strata: Array | None = None,
 ) -> Array:
     """A mask of ``round(fraction * num_rows)`` random rows for the server; of the rows that are not ``spared``, a mask.
+
+    Of each of the ``strata`` (num_rows,), if they are given, the same share, to the nearest row.
 
     Where rows have natural clients, each client keeps three at least (all it has, if fewer); so fewer rows may be taken
     than asked for, and nobody vanishes.
@@ -77,8 +86,19 @@ def set_apart(
     mask = np.zeros(num_rows, bool)
     if spared is not None:
         order, num_rows = order[~spared[order]], num_rows - int(spared.sum())
+    if strata is not None:
+        order = order[_spread(strata[order])]
     mask[order[: int(fraction * num_rows + 0.5)]] = True
     return mask
+
+
+def _spread(strata: Array) -> Array:
+    """An order of rows, of which any first few have of each stratum about the share that all have."""
+    _, stratum, sizes = np.unique(strata, return_inverse=True, return_counts=True)
+    by_stratum = np.argsort(stratum, kind="stable")
+    rank = np.empty(len(strata), np.int64)
+    rank[by_stratum] = np.arange(len(strata)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return np.argsort((rank + 0.5) / sizes[stratum], kind="stable")
 
 
 def _part(n: Array, fraction: float) -> Array:
@@ -102,11 +122,12 @@ class Division:
         return split_sizes(num_examples, validation_fraction=self.validation_fraction, test_fraction=self.test_fraction)
 
     def divide(
-        self, rows: Array, *, labels: Array, column: Array | None, seed: int, client: int
+        self, rows: Array, *, labels: Array, column: Array | None, seed: int, client: int, known: Array | None = None
     ) -> tuple[Array, Array]:
         """A client's ``rows`` in the order of its parts, and the sizes (3,) of these.
 
         labels, column   of every row of the data; ``column`` is what divides by time or group
+        known            the part of every row, where that is settled for all clients together
 
         The order within a part is the client's own, as of ``shuffled``, whatever the kind.
         """
@@ -114,7 +135,12 @@ class Division:
         fractions = {"validation_fraction": self.validation_fraction, "test_fraction": self.test_fraction}
         if self.kind == "ratio" or not len(own):
             return own, self.sizes(np.array([len(own)]))[0]
-        if self.kind == "stratified":
+        if known is not None:
+            part = known[own]
+            if part.all():
+                got = f"client {client} with nothing to train on, of groups that several clients have"
+                raise BadInput(key="dataset.split_by", got=got, allowed="a column whose groups are each of one client")
+        elif self.kind == "stratified":
             part = stratified(labels[own], **fractions, seed=seed)
         elif column is None:
             raise BadInput(key="dataset.split_by", got=None, allowed=f"a column, for dataset.split={self.kind}")

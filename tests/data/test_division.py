@@ -8,6 +8,7 @@ import pytest
 from experiments.compose import compose
 from experiments.prepare import load_data, prepare_data
 from experiments.rules import check
+from fl.data.centre import open_centre
 from fl.data.store import open_store
 from fl.errors import BadInput
 
@@ -29,10 +30,17 @@ def visits(tmp_path, monkeypatch):
 
 def dealt(tmp_path, *choices):
     """The numbers of the rows of each client's parts, by client, and the labels of these."""
+    return parts_of(prepared(tmp_path, *choices))
+
+
+def prepared(tmp_path, *choices):
     data = ("dataset=csv", "dataset.path=visits.csv", "dataset.label=ill", "dataset.client=site")
     settings = compose([*data, "dataset.features=[number]", f"run_dir={tmp_path / 'run'}", *choices])
     check(settings)
-    prepared = prepare_data(settings, load_data(settings), centre=tmp_path / "centre", devices=tmp_path / "devices")
+    return prepare_data(settings, load_data(settings), centre=tmp_path / "centre", devices=tmp_path / "devices")
+
+
+def parts_of(prepared):
     store = open_store(prepared.devices_dir)
     clients = [store.partition(c) for c in range(store.num_clients)]
     parts = [[np.asarray(part.x[:, 0], int) for part in (c.train, c.validation, c.test)] for c in clients]
@@ -52,6 +60,56 @@ def test_by_group_no_patient_is_in_two_parts(tmp_path, visits):
     for found in parts:
         patients = [set(part % PATIENTS) for part in found]
         assert all(patients) and sum(map(len, patients)) == len(set.union(*patients))
+
+
+def servers(tmp_path, *choices):
+    """The numbers of the rows of the server's public part and its test, and those of each client's parts."""
+    made = prepared(tmp_path, *choices)
+    centre = open_centre(made.centre_dir)
+    own = [np.asarray(part.x[:, 0], int) for part in (centre.public, centre.test)]
+    return *own, parts_of(made)[0]
+
+
+@pytest.mark.parametrize("dealing", [(), ("partition=iid", "num_clients=5")], ids=["natural", "iid"])
+def test_by_time_the_servers_test_is_the_latest_and_its_public_part_the_earliest(tmp_path, visits, dealing):
+    public, test, parts = servers(
+        tmp_path, "dataset.split=time", "dataset.split_by=day", "dataset.public_fraction=0.1", *dealing
+    )
+    rest = np.concatenate([part for client in parts for part in client])
+    assert sorted([*public, *test, *rest]) == list(range(len(visits)))
+    assert len(public) == pytest.approx(30, abs=1) and len(test) == pytest.approx(30, abs=1)
+    assert visits[public].max() < visits[rest].min() <= visits[rest].max() < visits[test].min()
+
+
+@pytest.mark.parametrize("dealing", [(), ("partition=iid", "num_clients=3")], ids=["natural", "iid"])
+def test_by_group_no_patient_is_at_the_server_and_at_a_client_or_trained_on_and_tested_on(tmp_path, visits, dealing):
+    """Dealt at random a patient's visits are at several clients, and then in the same part of each."""
+    public, test, parts = servers(
+        tmp_path, "dataset.split=group", "dataset.split_by=patient", "dataset.public_fraction=0.1", *dealing
+    )
+    places = [public, test, *(np.concatenate([client[part] for client in parts]) for part in range(3))]
+    assert sorted(np.concatenate(places)) == list(range(len(visits)))
+    patients = [set((rows % PATIENTS).tolist()) for rows in places]
+    assert all(patients) and sum(map(len, patients)) == PATIENTS
+
+
+def test_stratified_the_servers_parts_have_every_label_by_its_share(tmp_path, visits):
+    made = prepared(tmp_path, "dataset.split=stratified", "dataset.public_fraction=0.1")
+    centre, (_, labels) = open_centre(made.centre_dir), parts_of(made)
+    ill = [np.asarray(part.y) for part in (centre.public, centre.test)]
+    share = np.concatenate([*ill, *(part for client in labels for part in client)]).mean()
+    for part in ill:
+        assert part.sum() == pytest.approx(share * len(part), abs=1) and part.sum()
+
+
+def test_a_client_whose_rows_are_all_late_is_named_and_nothing_is_written(tmp_path, visits):
+    lines = (tmp_path / "visits.csv").read_text().splitlines()
+    lines += [f"{300 + i},2021-01-0{i + 1},p1,1,new" for i in range(5)]
+    (tmp_path / "visits.csv").write_text("\n".join(lines) + "\n")
+    message = r"held_out_fraction: got client \d+ \(new\) with all its rows after the start of the server's test"
+    with pytest.raises(BadInput, match=message):
+        dealt(tmp_path, "dataset.split=time", "dataset.split_by=day")
+    assert not (tmp_path / "centre").exists()
 
 
 def test_stratified_the_rare_class_is_in_every_part_by_its_share(tmp_path, visits):

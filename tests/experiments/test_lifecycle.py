@@ -175,7 +175,10 @@ def test_again_at_once_everything_is_skipped_and_nothing_heavy_imported(finished
         ("num_rounds=2", [*TRAINED, "register"]),
         ("business.owner=me", ["understand", "package", "register"]),
         ("dataset.test_fraction=0.2", ["validate", "wrangle", "split", "select", *TRAINED, "register"]),
-        ("dataset.split=stratified", [*READ, "validate", "wrangle", "split", "select", *TRAINED, "register"]),
+        (
+            "dataset.split=stratified",
+            [*READ, "profile", "validate", "wrangle", "split", "select", *TRAINED, "register"],
+        ),
         ("dataset.recipe=[{impute: {}}]", ["wrangle", "split", "select", *TRAINED, "register"]),
     ],
 )
