@@ -6,14 +6,17 @@
 
 With ``epsilon`` the one question asked is a histogram with noise, between bounds that come from public data; all else
 is read off its bins, and what cannot be is left out. ``epsilon`` is spent once, by all columns together. With the
-probability that is told, of all columns at once, every count of a histogram is within ``count_error`` of the exact one,
-and a quantile lies in a bin that reaches to within ``rank_error`` values of its rank.
+``probability`` that is told, of all columns and all of these at once: every count of a histogram is within
+``count_error`` of the exact one and the count of all within ``total_error``; a quantile lies in a bin that reaches to
+within ``rank_error`` values of its rank; mean and deviation are within ``mean_error`` and ``deviation_error`` of those
+of the values, with one beyond the bounds taken as the bound.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -146,14 +149,12 @@ def _private(
         raise BadInput(key="bounds", got=f"none for column {lacking[0]}", allowed="low and high for every column")
     edges = {c: bin_edges(*bounds[c]) for c in numbers}
     noisy = analytics.noisy_histogram(ask, edges, epsilon=epsilon, part=part)
-    failure = (1 - PROBABILITY) / len(numbers) / 2  # half for the counts, half for the ranks
+    failure = (1 - PROBABILITY) / len(numbers) / 3  # a third each for the counts, the ranks, and the moments
     columns = {}
     for c in numbers:
-        counts = np.maximum(0.0, noisy[c].counts)
         middles = (np.array(edges[c][:-1]) + np.array(edges[c][1:])) / 2
-        total = counts.sum()
-        mean = float((counts * middles).sum() / total) if total else math.nan
-        spread = float(np.sqrt((counts * (middles - mean) ** 2).sum() / total)) if total else math.nan
+        moments = noisy[c].moments(edges[c], failure)
+        rank_error = noisy[c].rank_error(failure)
         # Of the counts as they are: those cut off at 0 would add up to too many.
         reached = np.maximum.accumulate(np.cumsum(noisy[c].counts))
         rows = float(np.sum(noisy[c].counts))
@@ -163,14 +164,13 @@ def _private(
         }
         columns[c] = {
             "count": rows,
-            "mean": mean,
-            "deviation": spread,
+            "total_error": rank_error,
+            **asdict(moments),
             "median": at["median"],
             "quantiles": at,
             "bin_width": edges[c][1] - edges[c][0],
             "count_error": noisy[c].count_error(failure),
-            "rank_error": 2
-            * noisy[c].rank_error(failure),  # of the rank itself, and of the total that it is a share of
+            "rank_error": 2 * rank_error,  # of the rank itself, and of the total that it is a share of
             "histogram": {"edges": edges[c], "counts": list(noisy[c].counts)},
         }
     return {"columns": columns, "correlation": None}

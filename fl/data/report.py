@@ -21,6 +21,9 @@ td{padding:.05rem .9rem .05rem 0;font-variant-numeric:tabular-nums} td:first-chi
 BAR, LABEL_BAR = "#4c78a8", "#54a24b"
 WIDTH, HEIGHT = 370, 120
 MOST_SHOWN = 8
+ERRORS = {"count": "total_error", "mean": "mean_error", "deviation": "deviation_error"}
+READ_OFF = {"count_error": "a bar", "rank_error": "a rank"}
+"""What a private profile says of its own errors: beside a number, and in lines of their own."""
 
 
 def write_report(profile: Mapping[str, Any], path: Path, *, title: str, facts: Mapping[str, Any]) -> None:
@@ -33,7 +36,9 @@ def page(profile: Mapping[str, Any], *, title: str, facts: Mapping[str, Any]) ->
     epsilon = profile["epsilon"]
     told = (
         f"Differentially private with &epsilon; = {epsilon:g} for the whole page, by example: noise lies on every "
-        "count, and all numbers are read off the bins."
+        "count, and all numbers are read off the bins. With a probability of "
+        f"{profile['probability']:.0%}, for the whole page at once, each is within the &plusmn; beside it: a bar's count, "
+        "all counts, a mean, a deviation, and how many values a quantile may be away from its own rank."
         if epsilon
         else "Counts, means, deviations, quantiles, histograms and correlations are exact; a value is told as frequent "
         f"where a client has it {profile['at_least']} times or more, so its count may be too low by what is stated."
@@ -57,8 +62,8 @@ def _column(column: Mapping[str, Any]) -> str:
     label = column["role"] == "label"
     kind = ", ".join(str(k) for k in (column.get("type"), "the label" if label else None) if k)
     names = column.get("class_names") or []
-    rows = [
-        (name.replace("_", " "), column[name])
+    rows: list[tuple[str, Any]] = [
+        (name.replace("_", " "), _give_or_take(column[name], column.get(ERRORS.get(name, ""))))
         for name in ("count", "missing", "min", "max", "mean", "median", "deviation")
         if column.get(name) is not None
     ]
@@ -69,6 +74,7 @@ def _column(column: Mapping[str, Any]) -> str:
     top = [(_value(one["value"], names), one["count"]) for one in column.get("top", [])[:MOST_SHOWN]]
     if column.get("top_lost"):
         top.append(("each may be more by", column["top_lost"]))
+    rows += [(told, f"± {_text(column[error])}") for error, told in READ_OFF.items() if error in column]
     half = (len(rows) + 1) // 2
     head = f"<h3>{escape(column['name'])}</h3><span class=kind>{escape(kind)}</span>"
     facts = f"{head}<div class=facts>{_table(rows[:half])}{_table(rows[half:])}</div>"
@@ -79,6 +85,10 @@ def _column(column: Mapping[str, Any]) -> str:
 
 def _value(value: float, names: Sequence[str]) -> str:
     return str(names[int(value)]) if names and value.is_integer() and 0 <= value < len(names) else _text(value)
+
+
+def _give_or_take(value: Any, error: Any) -> Any:
+    return value if error is None else f"{_text(value)} ± {_text(error)}"
 
 
 def _table(rows: Sequence[tuple[str, Any]]) -> str:

@@ -107,21 +107,35 @@ def test_with_epsilon_only_noisy_histograms_are_asked(hospitals):
 
 
 def test_with_epsilon_the_errors_are_what_is_said(hospitals):
-    """Twenty profiles: in all but one at the most, every count and every quantile is within what it says of itself."""
+    """200 draws of the noise: in 95 of a hundred profiles all numbers of all columns are within what is said of them,
+    and what is said is no more than it takes: some mean and some deviation come near it.
+    """
     columns, rows = hospitals
     bounds = {c: (float(np.nanmin(rows[:, c])), float(np.nanmax(rows[:, c]))) for c in range(14)}
-    right = 0
-    for _ in range(20):
-        found = profile(columns.ask, names=columns.names, epsilon=10.0, bounds=bounds)
+    bounds[4] = (150.0, 250.0)  # cholesterol beyond these counts as these
+    exact = [np.clip(rows[np.isfinite(rows[:, c]), c], *bounds[c]) for c in range(14)]
+    draws, right, nearest, widest = 200, 0, {"mean": 0.0, "deviation": 0.0}, 0.0
+    for _ in range(draws):
+        found = profile(columns.ask, names=columns.names, epsilon=20.0, bounds=bounds)
         assert found["probability"] == 0.95
-        right += all(_within(column, rows[np.isfinite(rows[:, c]), c]) for c, column in enumerate(found["columns"]))
-    assert right >= 19
+        right += all(_within(column, exact[c]) for c, column in enumerate(found["columns"]))
+        for column, known in zip(found["columns"], exact, strict=True):
+            for name, value in (("mean", known.mean()), ("deviation", known.std())):
+                nearest[name] = max(nearest[name], abs(column[name] - value) / column[f"{name}_error"])
+            widest = max(widest, column["mean_error"] / (known.max() - known.min()))
+    assert right >= 0.95 * draws
+    assert min(nearest.values()) > 0.3 and widest < 0.3
 
 
 def _within(column, known):
     edges, counts = np.array(column["histogram"]["edges"]), np.array(column["histogram"]["counts"])
     exact = np.histogram(known, edges)[0]
-    told = [np.abs(counts - exact).max() <= column["count_error"]]
+    told = [
+        np.abs(counts - exact).max() <= column["count_error"],
+        abs(column["count"] - len(known)) <= column["total_error"],
+        abs(column["mean"] - known.mean()) <= column["mean_error"],
+        abs(column["deviation"] - known.std()) <= column["deviation_error"],
+    ]
     for name, value in column["quantiles"].items():
         low, high = (known < value - column["bin_width"] / 2).sum(), (known <= value + column["bin_width"] / 2).sum()
         rank = SHARES[name] * len(known)
@@ -134,6 +148,15 @@ def test_edges_suit_the_column():
     assert len(bin_edges(0.0, 1.0)) == NUM_BINS + 1
     low, *_, high = bin_edges(7.0, 7.0)
     assert low < 7 < high
+
+
+def test_noise_that_drowns_everything_says_so(hospitals):
+    columns, rows = hospitals
+    bounds = {c: (float(np.nanmin(rows[:, c])), float(np.nanmax(rows[:, c]))) for c in range(14)}
+    for c, column in enumerate(profile(columns.ask, names=columns.names, epsilon=0.001, bounds=bounds)["columns"]):
+        known, (low, high) = rows[np.isfinite(rows[:, c]), c], bounds[c]
+        assert abs(column["mean"] - known.mean()) <= column["mean_error"] <= 1.1 * (high - low + column["bin_width"])
+        assert abs(column["deviation"] - known.std()) <= column["deviation_error"] <= high - low + column["bin_width"]
 
 
 @pytest.mark.slow

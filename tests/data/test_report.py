@@ -63,8 +63,13 @@ def test_bars_are_as_tall_as_their_counts_and_correlations_have_their_colour():
     assert [bar["fill"] for bar in bars[6:]] == ["rgb(255,105,105)", "rgb(180,180,255)", "#e3e6e8", "rgb(255,105,105)"]
 
 
-def test_noise_is_stated():
-    assert "&epsilon; = 2 for the whole page" in page({**PROFILE, "epsilon": 2.0}, title="T", facts={})
+def test_noise_is_stated_beside_every_number():
+    names = ("total_error", "mean_error", "deviation_error", "count_error", "rank_error")
+    errors = {name: i + 0.5 for i, name in enumerate(names)}
+    private = {**PROFILE, "epsilon": 2.0, "probability": 0.95, "columns": [{**COLUMN, **errors}]}
+    text = page({**private, "correlation": None}, title="T", facts={})
+    assert "&epsilon; = 2 for the whole page" in text and "probability of 95%" in text
+    assert {"30 ± 0.5", "2.25 ± 1.5", "0.5 ± 2.5", "a bar", "± 3.5", "a rank", "± 4.5"} <= set(Seen(text).words)
 
 
 def test_a_report_that_cannot_be_written_is_a_named_error(tmp_path):
