@@ -37,7 +37,7 @@ def page(profile: Mapping[str, Any], *, title: str, facts: Mapping[str, Any]) ->
     told = (
         f"Differentially private with &epsilon; = {epsilon:g} for the whole page, by example: noise lies on every "
         "count, and all numbers are read off the bins. With a probability of "
-        f"{profile['probability']:.0%}, for the whole page at once, each is within the &plusmn; beside it: a bar's count, "
+        f"{profile['probability']:.0%}, for the whole page at once, each is within its &plusmn;: a bar's count, "
         "all counts, a mean, a deviation, and how many values a quantile may be away from its own rank."
         if epsilon
         else "Counts, means, deviations, quantiles, histograms and correlations are exact; a value is told as frequent "

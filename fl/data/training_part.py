@@ -21,7 +21,7 @@ import numpy as np
 from fl.data.augment import augment, read_augment
 from fl.data.balance import BALANCES, balanced_rows, class_weights
 from fl.data.dataset import Examples
-from fl.data.denoise import DENOISERS, edited, median_filtered
+from fl.data.denoise import DENOISERS, edited, edited_numbers, median_filtered
 from fl.data.written_steps import Entry
 from fl.errors import BadInput
 from fl.parameters import Array
@@ -44,9 +44,10 @@ class Treatment:
         for key, got, allowed in (("denoise", self.denoise, DENOISERS), ("balance", self.balance, BALANCES)):
             if got not in (None, *allowed):
                 raise BadInput(key=f"client.{key}", got=got, allowed=f"{', '.join(allowed)}, or null")
-        if (self.balance or self.denoise == "neighbours") and task != "classification":
-            key, got = ("balance", self.balance) if self.balance else ("denoise", self.denoise)
-            raise BadInput(key=f"client.{key}", got=got, allowed=f"null for a {task}: it needs classes")
+        if self.balance and task != "classification":
+            raise BadInput(key="client.balance", got=self.balance, allowed=f"null for a {task}: it needs classes")
+        if self.denoise == "neighbours" and task == "next_token":
+            raise BadInput(key="client.denoise", got=self.denoise, allowed="null for text: it has no near and far")
         if self.denoise == "median" and not images:
             raise BadInput(key="client.denoise", got="median", allowed="neighbours, or null: these are no images")
         if self.augment and task == "next_token":
@@ -69,7 +70,8 @@ class Treatment:
         part = kept(part, self.signature)
         if self.denoise == "neighbours":
             recipe = _recipe(self.signature.recipe) if self.signature.recipe else None
-            return part.take(edited(recipe.values(part.x) if recipe else part.x, part.y))
+            keep = edited_numbers if self.signature.task == "regression" else edited
+            return part.take(keep(recipe.values(part.x) if recipe else part.x, part.y))
         return Examples(median_filtered(part.x), part.y) if self.denoise == "median" else part
 
     def drawn(self, part: Examples, *, seed: int, round: int, client: int, purpose: str) -> Examples:

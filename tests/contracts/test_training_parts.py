@@ -43,6 +43,7 @@ TREATMENTS: dict[str, tuple[str, ...]] = {
     "neighbours, undersampling": (FILLED, "client.denoise=neighbours", "client.balance=undersample"),
     "weights": (FILLED, "client.balance=weights"),
     "mixup of a regression": (FILLED, "client.augment=[{mixup: {alpha: 0.3}}]", "dataset.task=regression"),
+    "neighbours of a regression": (FILLED, "client.denoise=neighbours", "dataset.task=regression"),
     "rows dropped, a regression": (f"dataset.recipe=[{DROPS}]", "dataset.task=regression"),
 }
 

@@ -12,7 +12,7 @@ from clients.training import TrainingOptions, train
 from fl.algorithms.algorithm import Correction
 from fl.data.balance import BALANCES, balanced_rows, class_weights
 from fl.data.dataset import Examples
-from fl.data.denoise import DENOISERS, edited, median_filtered
+from fl.data.denoise import DENOISERS, edited, edited_numbers, median_filtered
 from fl.data.training_part import read_treatment
 from fl.errors import BadInput
 from fl.models.arrays import parameters_of
@@ -58,6 +58,30 @@ def test_editing_drops_the_rows_that_are_labelled_wrongly():
     x[5, 0] = np.nan
     assert edited(x, y).tolist() == expected
     assert edited(x[:3], y[:3]).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e6])
+def test_rows_whose_target_is_far_from_their_neighbours_are_left_out_and_others_stay(scale):
+    random = np.random.default_rng(0)
+    x = random.uniform(-2, 2, (600, 2))
+    clean = np.sin(2 * x[:, 0]) + 0.5 * x[:, 1]
+    y = clean + 0.1 * random.standard_normal(600)
+    wrong = random.choice(600, 40, replace=False)
+    y[wrong] += random.choice([-1, 1], 40) * random.uniform(2, 9, 40)
+    part = Examples((x * [1, 1e4]).astype(np.float32), (scale * y).astype(np.float32))
+    kept = edited_numbers(part.x, part.y)
+    assert not set(wrong) & set(kept), "every wrong target goes"
+    assert len(kept) > 0.95 * 560, "and hardly one that is right"
+    left = read_treatment({"denoise": "neighbours"}, NUMBER).kept(Examples(np.pad(part.x, ((0, 0), (0, 1))), part.y))
+    assert np.array_equal(left.x[:, :2], part.x[kept]) and np.array_equal(left.y, part.y[kept])
+
+
+def test_targets_that_hardly_vary_or_are_few_say_nothing_of_noise():
+    x = np.arange(40.0)[:, None]
+    assert len(edited_numbers(x, np.full(40, 3.0))) == 40
+    one = np.where(np.arange(40) == 20, 9.0, 3.0)
+    assert edited_numbers(x, one).tolist() == [i for i in range(40) if i != 20]
+    assert len(edited_numbers(x[:9], one[16:25])) == 9
 
 
 def test_a_pixel_becomes_the_median_of_the_nine_around_it():
@@ -186,7 +210,7 @@ def test_without_settings_a_part_is_itself():
         (TABLE, {"denoise": "nieghbours"}, f"client.denoise: got nieghbours, allowed: {', '.join(DENOISERS)}, or null"),
         (TABLE, {"balance": "smote"}, f"client.balance: got smote, allowed: {', '.join(BALANCES)}, or null"),
         (TABLE, {"denoise": "median"}, "client.denoise: got median, allowed: neighbours, or null: these are no images"),
-        (NUMBER, {"denoise": "neighbours"}, "client.denoise: got neighbours, allowed: null for a regression"),
+        (TEXT, {"denoise": "neighbours"}, "client.denoise: got neighbours, allowed: null for text"),
         (NUMBER, {"balance": "weights"}, "client.balance: got weights, allowed: null for a regression"),
         (TEXT, {"balance": "oversample"}, "client.balance: got oversample, allowed: null for a next_token"),
         (TEXT, {"augment": [{"noise": {"deviation": 1}}]}, "client.augment: got noise, allowed: null for text"),
