@@ -37,7 +37,7 @@ def dealing(
     split: str = "ratio",
 ) -> str:
     """A hash of who holds what. Natural clients are who they are, whatever the server sets apart for itself."""
-    how = [] if partition == "natural" else [dict(partition_options), num_clients, seed, *server_fractions]
+    how: list[Any] = [] if partition == "natural" else [dict(partition_options), num_clients, seed, *server_fractions]
     how += [split] if how and split != "ratio" else []
     text = json.dumps([fingerprint(dataset), partition, how], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
