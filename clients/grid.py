@@ -145,7 +145,7 @@ class UnitGrid(Grid):
         """Send and wait. After ``timeout`` seconds what has come is returned, and what comes later never counts."""
         ids = self.push_messages(messages)
         ends = math.inf if timeout is None else time.monotonic() + timeout
-        while self._wait(ids, ends):
+        while ids and self._wait(ids, ends):
             time.sleep(0)  # lets other threads in
         with self._lock:
             replies = [self._replies.pop(i) for i in ids if i in self._replies]
@@ -155,14 +155,14 @@ class UnitGrid(Grid):
         """Collect once, for a moment; False when nothing is open any more, or the time is over."""
         with self._lock:
             left = ends - time.monotonic()
-            open_ids = [i for i in ids if i in self._waiting]
-            if not open_ids or left <= 0:
-                self._abandon(set(open_ids))
+            if left <= 0:
+                self._abandon({i for i in ids if i in self._waiting})
                 return False
             self._collect(min(left, TURN_SECONDS))
+            open_ids = sum(i in self._waiting for i in ids)
             if self.progress:
-                self.progress(sum(i not in self._waiting for i in ids), len(ids))
-            return True
+                self.progress(len(ids) - open_ids, len(ids))
+            return open_ids > 0
 
     def _check(self, message: Message) -> None:
         metadata = message.metadata

@@ -51,12 +51,16 @@ class Versions:
     extra: Mapping[str, Any] = field(default_factory=dict)
     _last: RoundRecord | None = None
     _resumed: int | None = None
-    _commits: Background[RoundRecord] = field(default_factory=Background)
     started: bool = False
     _ready: float = 0.0
     _clients: dict[str, int] = field(default_factory=lambda: dict.fromkeys(CLIENT_COUNTS, 0))
     _bytes: dict[str, int] = field(default_factory=lambda: {"down": 0, "up": 0})
     _seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
+
+    def __post_init__(self) -> None:
+        self._commits: Background[Callable[[], RoundRecord], RoundRecord] = Background(
+            lambda jobs: (do() for do in jobs)
+        )
 
     def resume(self) -> tuple[dict[str, Any], list[Buffer]] | None:
         """What the ServerApp needs to go on behind the last version; None where there is none."""
@@ -103,8 +107,7 @@ class Versions:
     def settle(self) -> None:
         """Wait until the last round told is a version, and tell the observers; raises what its commit raised."""
         with interrupts.deferred():
-            record = self._commits.finish()
-            if record is not None:
+            for record in self._commits.results(wait=True):
                 self._include(record)
                 self.observer.on_round(record)
 

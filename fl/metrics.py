@@ -139,5 +139,12 @@ def quantiles(numbers: Sequence[float]) -> dict[str, float]:
     """
     if not len(numbers):
         return {}
-    points = np.quantile(np.asarray(numbers, dtype=np.float64), list(QUANTILES.values()))
-    return {name: float(point) for name, point in zip(QUANTILES, points, strict=True)}
+    ordered = sorted(map(float, numbers))  # every round does this, and NumPy takes longer to begin than this to end
+    return {name: _interpolated(ordered, share) for name, share in QUANTILES.items()}
+
+
+def _interpolated(ordered: Sequence[float], share: float) -> float:
+    place = share * (len(ordered) - 1)
+    below = int(place)
+    low, high, part = ordered[below], ordered[min(below + 1, len(ordered) - 1)], place - below
+    return low + (high - low) * part if part < 0.5 else high - (high - low) * (1 - part)

@@ -1,32 +1,70 @@
-"""One piece of work beside the main thread: started, and waited for before the next one starts."""
+"""Work beside the main thread, in the order given. What waits while something is done is done together after it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Condition
 from typing import Generic, TypeVar
 
-T = TypeVar("T")
+Job = TypeVar("Job")
+Result = TypeVar("Result")
 
 
-class Background(Generic[T]):
-    """A thread that does one thing at a time, in the order given. Made on first use."""
+class Background(Generic[Job, Result]):
+    """A thread, made on first use. ``work`` takes the jobs that wait and gives their results in the same order.
 
-    def __init__(self) -> None:
-        self._threads: ThreadPoolExecutor | None = None
-        self._under_way: Future[T] | None = None
+    ``most`` jobs may be unfinished; whoever starts another one waits. What ``work`` raises ends it: jobs after that are
+    not begun, and ``results`` raises it behind the results that were there.
+    """
 
-    def start(self, work: Callable[[], T]) -> None:
-        """Begin ``work``; what was begun before must have been finished."""
-        if self._under_way is not None:
-            raise RuntimeError("finish() comes before the next start()")
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="commit")
-        self._under_way = self._threads.submit(work)
+    def __init__(self, work: Callable[[Sequence[Job]], Iterable[Result]], *, most: int = 1) -> None:
+        self.most = most
+        self._work = work
+        self._changed = Condition()
+        self._waiting: list[Job] = []
+        self._unfinished = 0
+        self._results: deque[Result] = deque()
+        self._error: BaseException | None = None
+        self._thread: ThreadPoolExecutor | None = None
 
-    def finish(self) -> T | None:
-        """Wait for what was begun and return its result, None if nothing was; raises what it raised."""
-        if self._under_way is None:
-            return None
-        under_way, self._under_way = self._under_way, None
-        return under_way.result()
+    def start(self, job: Job) -> None:
+        """Hand over a job, as soon as there is room for it."""
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="commit")
+        with self._changed:
+            self._changed.wait_for(lambda: self._unfinished < self.most or self._error)
+            self._waiting.append(job)
+            self._unfinished += 1
+        self._thread.submit(self._do_what_waits)
+
+    def results(self, *, wait: bool) -> Iterator[Result]:
+        """Results that nobody has taken yet, in the order of their jobs; with ``wait``, of all that was started."""
+        with self._changed:
+            if wait:
+                self._changed.wait_for(lambda: not self._unfinished or self._error)
+            found, self._results = self._results, deque()
+            error = None
+            if self._error is not None:  # said once: what was started after it is forgotten
+                error, self._error = self._error, None
+                self._waiting, self._unfinished = [], 0
+        yield from found
+        if error is not None:
+            raise error
+
+    def _do_what_waits(self) -> None:
+        with self._changed:
+            if self._error is not None:
+                return
+            jobs, self._waiting = self._waiting, []
+        try:
+            for result in self._work(jobs) if jobs else ():
+                with self._changed:
+                    self._results.append(result)
+                    self._unfinished -= 1
+                    self._changed.notify_all()
+        except BaseException as error:  # noqa: BLE001  it is for whoever asks for the results
+            with self._changed:
+                self._error = error
+                self._changed.notify_all()

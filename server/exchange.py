@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast
 
 from flwr.app import Error, Message
 from flwr.serverapp import Grid
@@ -23,7 +23,6 @@ POLL_SECONDS = 1.0
 Progress = Callable[[int, int], None]
 
 
-@runtime_checkable
 class ReportsProgress(Protocol):
     """A grid of ours: it can tell how far a round has come, and its replies were put together by our own processes."""
 
@@ -37,8 +36,8 @@ def exchanged(
 
     ``progress`` is told how many of how many are there. Raises what keeps the grid from reaching anybody.
     """
-    if isinstance(grid, ReportsProgress):
-        grid.progress = progress
+    if hasattr(grid, "progress"):
+        cast(ReportsProgress, grid).progress = progress
         return list(grid.send_and_receive(messages, timeout=timeout))
     ends = None if timeout is None else time.monotonic() + timeout
     open_messages = _pushed(grid, messages)

@@ -64,8 +64,8 @@ def guarded(
 ) -> list[Message]:
     """``replies`` to training ``messages``, by client; an Error for every client whose reply may not be aggregated."""
     known = {} if known is None else known
-    kinds = {id(message.content): wire.reply_asked_for(message.content) for message in messages}
-    summed = "sum" in kinds.values()
+    contents = {id(message.content): message.content for message in messages}.values()
+    summed = any(wire.reply_asked_for(content) == "sum" for content in contents)
     check = partial(to_sum if summed else to_parameters, declared=declared)
     answers = _answers(messages, replies, check, known, summed=summed)
     if not summed and answers:

@@ -7,7 +7,7 @@ finds everything; what a dead run left of a round without a manifest is written 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,11 @@ from flwr.serverapp.strategy import Strategy
 
 from fl.data.centre import Centre
 from fl.errors import CorruptFile
-from fl.files import check_files, make_parents, write_bytes
+from fl.files import check_files, make_parents, write_together
 from fl.metrics import Confusion
 from fl.models.imports import source_sha256
-from fl.parameters import Parameters
 from fl.registry import Registry, Version, code_state
-from server.records import RoundRecord
+from server.records import Closing, RoundRecord
 from server.rounds import LOWER_IS_BETTER, Totals
 from server.strategy_state import load_state, pack_state
 
@@ -47,40 +46,47 @@ class History:
     blank: bytes = b""
     parent: Version | None = None
     seeding: Mapping[str, Any] = field(default_factory=dict)
+    _last: Version | None = None
 
     def committed(self) -> list[Version]:
         """The run's versions by round."""
         return self.registry.versions(self.run_id)
 
-    def prepare_commit(
-        self, parameters: Parameters, round: int, *, strategy: Strategy
-    ) -> Callable[[Mapping[str, Any]], str]:
-        """Take hold of the strategy's state as it is now; what is returned makes the round a version with its facts.
-
-        That may run in another thread. The version is durable, and named, when it returns.
-        """
+    def pack(self, strategy: Strategy) -> bytes | None:
+        """The strategy's state as it is now, None while there is nothing to keep."""
         packed = pack_state(strategy)
-        state = None if packed == self.blank else packed
-        seeding, parent = (dict(self.seeding), self.parent) if round == 0 else ({}, None)
+        return None if packed == self.blank else packed
 
-        def commit(facts: Mapping[str, Any]) -> str:
-            if state is not None:
-                path = self._state_path(round)
-                make_parents(path)
-                write_bytes(path, state, site="strategy_state")
-            own = {name: facts[name] for name in IN_MANIFEST if name in facts}
-            record = _plain({name: value for name, value in facts.items() if name not in own})
-            fields = {**self.fields, **own, "run_id": self.run_id, "round": round, "record": record, "seeding": seeding}
-            fields["strategy_state_sha256"] = None if state is None else hashlib.sha256(state).hexdigest()
-            if round == 0:
-                fields["parent"] = parent
-            version = self.registry.commit(parameters, fields)
-            self._state_path(round - 2).unlink(missing_ok=True)
-            if self.keep != "all" and round % PRUNE_EVERY == 0:
+    def commit(self, closings: Sequence[Closing]) -> list[Version]:
+        """Make rounds versions. They are durable when it returns, in whatever thread that is."""
+        states = {self._state_path(one.round): one.state for one in closings if one.state is not None}
+        for path in states:
+            make_parents(path)
+        write_together(states, site="strategy_state")
+        versions = self.registry.commit_all([(one.parameters, self._fields(one)) for one in closings])
+        for one in closings:
+            self._state_path(one.round - 2).unlink(missing_ok=True)
+            if self.keep != "all" and one.round % PRUNE_EVERY == 0:
                 self.registry.prune(self.run_id, self.keep)
-            return version.name
+        self._last = versions[-1]
+        return versions
 
-        return commit
+    def _fields(self, one: Closing) -> dict[str, Any]:
+        own = {name: one.facts[name] for name in IN_MANIFEST if name in one.facts}
+        fields = {
+            **self.fields,
+            **own,
+            "run_id": self.run_id,
+            "round": one.round,
+            "record": _plain({name: value for name, value in one.facts.items() if name not in own}),
+            "seeding": self.seeding if one.round == 0 else {},
+            "strategy_state_sha256": None if one.state is None else hashlib.sha256(one.state).hexdigest(),
+        }
+        if one.round == 0:
+            fields["parent"] = self.parent
+        elif self._last is not None and self._last.round == one.round - 1:
+            fields["parent"] = self._last
+        return fields
 
     def resume(self, strategy: Strategy) -> tuple[Totals, list[RoundRecord]] | None:
         """Where the run stands: its totals, and the records of its rounds. None for a run without a version.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fl.metrics import Confusion
+from fl.parameters import Parameters
 from fl.signature import Signature
 
 CLIENT_COUNTS = ("asked", "answered", "failed", "refused", "late")
@@ -71,6 +72,19 @@ class RoundRecord:
     refused_reports: Sequence[Mapping[str, Any]] = ()
     quarantined: Sequence[int] = ()
     cohort: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class Closing:
+    """A round that is trained, and no version yet.
+
+    facts   what its RoundRecord will say, but for what the version says;   state   the strategy's, None while blank
+    """
+
+    round: int
+    parameters: Parameters
+    state: bytes | None
+    facts: Mapping[str, Any]
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,8 @@ def replay(
         evaluates_beside=False,
         grown=module.why_not if isinstance(module, arrays.GrowingModule) else None,
         frozen=frozen,
-        prepare_commit=lambda parameters, round: lambda facts: "",
+        pack_state=lambda: None,
+        commit=lambda closings: (),
         observer=fan_out(()),
     )
     parameters = registry.parameters(versions[start])

@@ -10,9 +10,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
@@ -23,7 +23,8 @@ from fl.decisions import Action
 from fl.errors import StoppedByFaults
 from fl.metrics import Confusion, Statistics, values
 from fl.models.tasks import derived
-from fl.parameters import Parameters, cast, not_finite, sha256
+from fl.parameters import Parameters, cast, not_finite, num_bytes
+from fl.registry import Version
 from fl.seeds import process_wide
 from server import interrupts
 from server.background import Background
@@ -31,12 +32,15 @@ from server.exchange import exchanged
 from server.guard import Declared, guarded, sound_reports
 from server.over_clients import over_clients
 from server.policies import AvailableGrid, Policies, may_commit, may_go_on
-from server.records import CLIENT_COUNTS, PHASES, Observer, RoundRecord
+from server.records import CLIENT_COUNTS, PHASES, Closing, Observer, RoundRecord
 from server.replies import Tally, reports, tally
 from server.stock import needs_of
 from server.strategy import AlgorithmStrategy, wait_for_nodes
 
 T = TypeVar("T")
+
+MOST_WAITING_BYTES = 2**26
+"""Of parameters of rounds that are trained and not committed yet."""
 
 LOWER_IS_BETTER = ("loss", "mse", "rmse", "mae", "perplexity")
 
@@ -87,12 +91,6 @@ class Totals:
                 self.quarantined.setdefault(failure["client"], {**failure, "round": record.round})
 
 
-class PrepareCommit(Protocol):
-    """Gives a function that makes a round's model a version, durably, with the facts it is given; returns its name."""
-
-    def __call__(self, parameters: Parameters, round: int) -> Callable[[dict[str, Any]], str]: ...
-
-
 class Clock:
     """Seconds a phase of one round; the phases of a round add up to its total."""
 
@@ -114,14 +112,15 @@ class Clock:
         return {**self.seconds, "total": time.perf_counter() - self._began}
 
 
-@dataclass(frozen=True)
+@dataclass
 class RoundLoop:
     """What the rounds of one run are made of.
 
     evaluate          measures parameters on the server's test set
     evaluates_beside  that may happen while the next round trains: it draws no random numbers
     grown             the model's arrays change their shapes from round to round: what keeps some from being its arrays
-    prepare_commit    takes hold of all that a commit needs and the next round would change; what it returns commits
+    pack_state        takes hold of the strategy's state, which the next round changes
+    commit            makes rounds versions, durably and in their order
     frozen            names of arrays that no round changes, whatever a strategy makes of their zero updates
     known             node -> client, of real SuperNodes, which say themselves whose devices they are
     """
@@ -134,11 +133,15 @@ class RoundLoop:
     evaluate: Callable[[Parameters], Statistics]
     evaluates_beside: bool
     grown: Callable[[Parameters], str | None] | None
-    prepare_commit: PrepareCommit
+    pack_state: Callable[[], bytes | None]
+    commit: Callable[[Sequence[Closing]], Sequence[Version]]
     observer: Observer
     frozen: tuple[str, ...] = ()
-    background: Background[tuple[RoundRecord, Parameters]] = field(default_factory=Background)
     known: dict[int, int] = field(default_factory=dict)
+    background: Background[Closing, tuple[RoundRecord, Parameters]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.background = Background(self._commit)
 
     def begin(self, totals: Totals, **more: Any) -> None:
         """Round 0: version 0 as it was seeded, before any training."""
@@ -236,42 +239,55 @@ class RoundLoop:
         return {**found, "refused_reports": unsound}, sum_bytes(messages)
 
     def _close(self, totals: Totals, round: int, parameters: Parameters, clock: Clock, **more: Any) -> None:
-        """The end of every round, 0 included: it is measured, committed and told of beside the next round's training.
+        """The end of every round, 0 included: it is measured, committed and told of beside the training of the next.
 
-        The round before is waited for first, so that no round is durable before it.
+        Where that takes longer than the training, rounds wait and are committed together: as many at the most as take
+        MOST_WAITING_BYTES, and in their order, so that none is durable before the one before it.
         """
         due = self._due(self.options.evaluate_every, round) or round in (0, self.options.num_rounds)
-        measured: dict[str, Any] | None = {"metrics": {}, "confusion": None}
-        if due and self.evaluates_beside and self.options.stop_metric is None:
-            measured = None
-        elif due:
+        beside = due and self.evaluates_beside and self.options.stop_metric is None
+        measured: dict[str, Any] = {} if beside else {"metrics": {}, "confusion": None}
+        if due and not beside:
             with clock.phase("evaluate"):
                 measured = self._measure(parameters)
-        facts = {
-            "round": round,
-            "clients": dict.fromkeys(CLIENT_COUNTS, 0),
-            "bytes": {"down": 0, "up": 0},
-            **more,
-        }
         with interrupts.deferred():
             with clock.phase("commit"):
-                self._settle(totals)
-                commit = self.prepare_commit(parameters, round)
-            seconds = clock.read()
-
-            def beside() -> RoundRecord:
-                began = time.perf_counter()
-                known = {**facts, **(self._measure(parameters) if measured is None else measured)}
-                known["model_sha256"] = sha256(parameters)
-                version = commit({**known, "seconds": {**seconds, "overlapped": time.perf_counter() - began}})
-                took = {**seconds, "overlapped": time.perf_counter() - began}
-                record = RoundRecord(version=version, seconds=took, **known)
-                self.observer.on_round(record)
-                return record
-
-            self.background.start(lambda: (beside(), parameters))
+                self._settle(totals, wait=False)
+                state = self.pack_state()
+            facts = {
+                "round": round,
+                "clients": dict.fromkeys(CLIENT_COUNTS, 0),
+                "bytes": {"down": 0, "up": 0},
+                **more,
+                **measured,
+                "seconds": clock.read(),
+            }
+            self.background.most = max(1, MOST_WAITING_BYTES // max(1, num_bytes(parameters)))
+            self.background.start(Closing(round, parameters, state, facts))
             if self.options.stop_metric is not None:
-                self._settle(totals)
+                self._settle(totals, wait=True)
+
+    def _commit(self, closings: Sequence[Closing]) -> Iterator[tuple[RoundRecord, Parameters]]:
+        """Measure rounds where that is left to do, make versions of them and tell the observers; in another thread."""
+        began = time.perf_counter()
+        try:
+            known = [one if "metrics" in one.facts else self._measured(one) for one in closings]
+            versions = self.commit(known)
+        except Exception:
+            if len(closings) == 1:
+                raise
+            for one in closings:  # it is the fault of one of them: those before it become versions
+                yield from self._commit([one])
+            return
+        took = (time.perf_counter() - began) / len(closings)
+        for one, version in zip(known, versions, strict=True):
+            facts = {**one.facts, "seconds": {**one.facts["seconds"], "overlapped": took}}
+            record = RoundRecord(version=version.name, model_sha256=version.model_sha256, **facts)
+            self.observer.on_round(record)
+            yield record, one.parameters
+
+    def _measured(self, closing: Closing) -> Closing:
+        return replace(closing, facts={**closing.facts, **self._measure(closing.parameters)})
 
     @contextmanager
     def _settled(self, totals: Totals) -> Iterator[None]:
@@ -280,13 +296,11 @@ class RoundLoop:
             yield
         finally:
             with interrupts.deferred():
-                self._settle(totals)
+                self._settle(totals, wait=True)
 
-    def _settle(self, totals: Totals) -> None:
-        """Wait for the commit under way, if any, and for its observers; raises what they raised."""
-        done = self.background.finish()
-        if done is not None:
-            record, totals.parameters = done
+    def _settle(self, totals: Totals, *, wait: bool) -> None:
+        """Take into account what was committed since, with ``wait`` all there is; raises what a commit raised."""
+        for record, totals.parameters in self.background.results(wait=wait):
             totals.include(record)
 
     def _measure(self, parameters: Parameters) -> dict[str, Any]:

@@ -25,12 +25,19 @@ class WeightedSum:
     def add(self, arrays: Mapping[str, Array], weight: float) -> None:
         """Add ``weight * arrays``; ``weight`` > 0. Integer arrays are summed in float64."""
         floats = {n: a if np.issubdtype(a.dtype, np.floating) else a.astype(np.float64) for n, a in arrays.items()}
-        self._plus(scale(floats, weight))
+        scaled = scale(floats, weight)
+        if self.arrays:
+            self._plus(scaled)
+        else:
+            self.arrays = scaled
         self.weight += weight
 
     def merge(self, arrays: Mapping[str, Array], weight: float) -> None:
         """Add another sum, whose weights are ``weight`` in total."""
-        self._plus(arrays)
+        if self.arrays:
+            self._plus(arrays)
+        else:
+            self.arrays = copy(arrays)
         self.weight += weight
 
     def mean(self, like: Mapping[str, Array]) -> Parameters:
@@ -40,8 +47,5 @@ class WeightedSum:
         return {name: cast(value / value.dtype.type(self.weight), like[name]) for name, value in self.arrays.items()}
 
     def _plus(self, arrays: Mapping[str, Array]) -> None:
-        if not self.arrays:
-            self.arrays = copy(arrays)
-            return
         for name, value in arrays.items():
             np.add(self.arrays[name], value, out=self.arrays[name])

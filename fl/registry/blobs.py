@@ -3,34 +3,40 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from fl.errors import CorruptFile
-from fl.files import sync_folder, write_bytes
+from fl.files import sync_folder, write_together
 from fl.parameters import Parameters, copy, sha256
 from fl.registry.layout import blob_path, blobs_folder, make_folder
 
 
-def write_blob(folder: Path, parameters: Parameters) -> str:
-    """Store ``parameters`` unless an intact file holds them already; returns their hash. The caller holds the lock."""
-    digest = sha256(parameters)
-    path = blob_path(folder, digest)
+def write_blobs(folder: Path, several: Mapping[str, Parameters]) -> None:
+    """Store parameters by their hashes, unless an intact file holds them already. The caller holds the lock."""
     make_folder(blobs_folder(folder))
-    if path.exists():
-        try:
-            read_blob(folder, digest)
-        except CorruptFile:
-            pass
+    contents = {}
+    for digest, parameters in several.items():
+        if _is_intact(folder, digest):
+            sync_folder(blobs_folder(folder))  # its writer may have died between the rename and the sync
         else:
-            # Its writer may have died between the rename and the sync.
-            sync_folder(path.parent)
-            return digest
-    # safetensors sorts the names; the model's own order travels in the header.
-    write_bytes(path, save(copy(parameters), metadata={"names": json.dumps(list(parameters))}), site="registry.blob")
-    return digest
+            # safetensors sorts the names; the model's own order travels in the header.
+            names = {"names": json.dumps(list(parameters))}
+            contents[blob_path(folder, digest)] = save(copy(parameters), metadata=names)
+    write_together(contents, site="registry.blob")
+
+
+def _is_intact(folder: Path, digest: str) -> bool:
+    if not blob_path(folder, digest).exists():
+        return False
+    try:
+        read_blob(folder, digest)
+    except CorruptFile:
+        return False
+    return True
 
 
 def read_blob(folder: Path, model_sha256: str) -> Parameters:

@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fl.errors import BadInput
-from fl.files import sync_folder, write_bytes
-from fl.parameters import Parameters, num_bytes, num_values
+from fl.files import sync_folder, write_together
+from fl.parameters import Parameters, num_bytes, num_values, sha256
 from fl.registry.aliases import stack
-from fl.registry.blobs import write_blob
+from fl.registry.blobs import write_blobs
 from fl.registry.layout import ALIASES, check_run_id, locked, make_folder, manifest_path, now, rounds
 from fl.registry.log import Entry, append, live_entries
 from fl.registry.names import resolve
 from fl.registry.provenance import code_state
-from fl.registry.versions import DIRECTIONS, Version, as_version, canonical, read_version
+from fl.registry.versions import DIRECTIONS, Version, canonical, read_version
 
 SCHEMA = 1
 _DEFAULTS: dict[str, Any] = {
@@ -38,32 +39,37 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 
-def commit(folder: Path, parameters: Parameters, fields: Mapping[str, Any], *, replace: bool) -> Version:
-    """Make ``parameters`` the version of ``fields["round"]`` of ``fields["run_id"]``; see ``Registry.commit``."""
-    run_id, round = _identity(fields)
-    parent = _parent(folder, fields, run_id, round)
-    manifest = _manifest(parameters, fields, run_id, round, parent)
-    path = manifest_path(folder, run_id, round)
+def commit(folder: Path, several: Sequence[tuple[Parameters, Mapping[str, Any]]], *, replace: bool) -> list[Version]:
+    """Make parameters with their fields versions, in their order; see ``Registry.commit_all``."""
     with locked(folder):
-        manifest["model_sha256"] = write_blob(folder, parameters)
-        if path.exists():
-            old = read_version(folder, run_id, round)
-            differing = _differing(old.manifest, manifest)
-            if not differing:
-                return old
-            if not replace:
+        versions: list[Version] = []
+        new: dict[Path, bytes] = {}
+        replaced: list[Version] = []
+        for parameters, fields in several:
+            run_id, round = _identity(fields)
+            manifest = _manifest(parameters, fields, run_id, round, _parent(folder, fields, run_id, round, versions))
+            path = manifest_path(folder, run_id, round)
+            old = read_version(folder, run_id, round) if path.exists() else None
+            if old and not (differing := _differing(old.manifest, manifest)):
+                versions.append(old)
+                continue
+            if old and not replace:
                 raise BadInput(
                     key="round",
                     got=f"{old.name}, which is committed and differs in {', '.join(differing)}",
                     allowed="a round that is not committed yet, because a version never changes",
                 )
-            _drop(folder, [old])
-        make_folder(path.parent)
-        content = canonical(manifest)
-        version = as_version(path, content)
-        append(folder, run_id, "commit", _entry(version))
-        write_bytes(path, content, site="registry.manifest")
-    return version
+            replaced += [old] if old else []
+            new[path] = canonical(manifest)
+            versions.append(Version.made(path, manifest, new[path]))
+        write_blobs(folder, {v.model_sha256: given for v, (given, _) in zip(versions, several, strict=True)})
+        if replaced:
+            _drop(folder, replaced)
+        for run_id, entries in groupby((v for v in versions if v.path in new), key=lambda version: version.run_id):
+            make_folder(manifest_path(folder, run_id, 0).parent)
+            append(folder, run_id, "commit", *map(_entry, entries))
+        write_together(new, site="registry.manifest")
+    return versions
 
 
 def drop_after(folder: Path, run_id: str, round: int) -> list[Version]:
@@ -103,9 +109,16 @@ def _identity(fields: Mapping[str, Any]) -> tuple[str, int]:
     return check_run_id(run_id if isinstance(run_id, str) else ""), int(round)
 
 
-def _parent(folder: Path, fields: Mapping[str, Any], run_id: str, round: int) -> Version | None:
-    """The version a new one comes from: the given one, or the newest earlier one of the same run."""
+def _parent(
+    folder: Path, fields: Mapping[str, Any], run_id: str, round: int, before: Sequence[Version]
+) -> Version | None:
+    """The version a new one comes from: the given one, or the newest earlier one of the same run.
+
+    ``before``: versions that are made together with it.
+    """
     if "parent" not in fields:
+        if before and (before[-1].run_id, before[-1].round) == (run_id, round - 1):
+            return before[-1]
         if manifest_path(folder, run_id, round - 1).is_file():  # nearly always, and cheaper than a listing
             return read_version(folder, run_id, round - 1)
         earlier = [r for r in rounds(folder, run_id) if r < round]
@@ -122,8 +135,8 @@ def _parent(folder: Path, fields: Mapping[str, Any], run_id: str, round: int) ->
 def _manifest(
     parameters: Parameters, fields: Mapping[str, Any], run_id: str, round: int, parent: Version | None
 ) -> dict[str, Any]:
-    """The complete manifest but for the parameters' hash; BadInput if a field cannot be in one."""
-    given = _plain({k: v for k, v in fields.items() if k != "parent"}, "manifest")
+    """The complete manifest; BadInput if a field cannot be in one."""
+    given = _plain({k: v for k, v in fields.items() if k != "parent"})
     manifest = {
         **_DEFAULTS,
         "code": code_state(),
@@ -135,6 +148,7 @@ def _manifest(
         "created": now(),
         "num_parameters": num_values(parameters),
         "bytes": num_bytes(parameters),
+        "model_sha256": sha256(parameters),
     }
     direction = manifest["selection"].get("direction")
     if direction not in DIRECTIONS:
@@ -142,21 +156,31 @@ def _manifest(
     return manifest
 
 
-def _plain(value: Any, where: str) -> Any:
-    """``value`` as JSON holds it. A metric that is not finite becomes None: a run that diverged is versioned too."""
+def _plain(value: Any, *where: object) -> Any:
+    """``value`` as JSON holds it. A metric that is not finite becomes None: a run that diverged is versioned too.
+
+    ``where``: the names and places that lead to it.
+    """
+    if value is None or type(value) in (str, int, bool):  # nearly all
+        return value
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, Mapping):
-        return {str(k): _plain(v, f"{where}.{k}") for k, v in value.items()}
+        return {str(k): _plain(v, *where, k) for k, v in value.items()}
     if isinstance(value, (list, tuple, np.ndarray)):
-        return [_plain(v, f"{where}[{i}]") for i, v in enumerate(value)]
+        return [_plain(v, *where, i) for i, v in enumerate(value)]
     if isinstance(value, float) and not math.isfinite(value):
-        if where.startswith("manifest.metrics."):
+        if where[:1] == ("metrics",):
             return None
-        raise BadInput(key=where, got=value, allowed="a finite number")
-    if value is None or isinstance(value, (str, int, float)):
+        raise BadInput(key=_path(where), got=value, allowed="a finite number")
+    if isinstance(value, (str, int, float)):
         return value
-    raise BadInput(key=where, got=repr(value), allowed="what JSON holds: a mapping, list, text, number, truth or null")
+    allowed = "what JSON holds: a mapping, list, text, number, truth or null"
+    raise BadInput(key=_path(where), got=repr(value), allowed=allowed)
+
+
+def _path(where: Sequence[object]) -> str:
+    return "manifest" + "".join(f"[{one}]" if isinstance(one, int) else f".{one}" for one in where)
 
 
 def _differing(a: dict[str, Any], b: dict[str, Any]) -> list[str]:

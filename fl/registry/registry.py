@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -78,7 +78,16 @@ class Registry:
         the time, changes nothing and returns the version that is there; something else under the same name raises
         BadInput, or takes its place with ``replace`` unless an alias or another version depends on it.
         """
-        return commits.commit(self.folder, parameters, fields, replace=replace)
+        (version,) = commits.commit(self.folder, [(parameters, fields)], replace=replace)
+        return version
+
+    def commit_all(self, several: Sequence[tuple[Parameters, Mapping[str, Any]]]) -> list[Version]:
+        """``commit`` of several, the later of which may come from the earlier ones; the disk is waited for together.
+
+        After a crash the first of them are there, or all, or none. Raises before anything is written where one of them
+        cannot be a version.
+        """
+        return commits.commit(self.folder, several, replace=False)
 
     def drop_after(self, run_id: str, round: int) -> list[Version]:
         """Forget the run's versions later than ``round``; returns them, newest first.

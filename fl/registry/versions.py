@@ -34,6 +34,12 @@ class Version:
     manifest: dict[str, Any]
     path: Path
 
+    @classmethod
+    def made(cls, path: Path, manifest: dict[str, Any], content: bytes) -> Version:
+        """The version of a sound ``manifest``, whose file at ``path`` has the bytes ``content``."""
+        name, run_id, round, model = (manifest[key] for key in ("name", "run_id", "round", "model_sha256"))
+        return cls(name, run_id, round, hashlib.sha256(content).hexdigest(), model, manifest, path)
+
     @property
     def metrics(self) -> dict[str, float | None]:
         """By name, as the server's test set gave them; None where a value was not finite."""
@@ -63,8 +69,7 @@ def as_version(path: Path, content: bytes) -> Version:
     run_id, round = manifest["run_id"], manifest["round"]
     if (path.parent.name, path.stem) != (run_id, f"{round:06d}") or manifest["name"] != f"{run_id}:{round}":
         raise CorruptFile(path=str(path), why=f"the manifest says that it is {manifest['name']}")
-    digest = hashlib.sha256(content).hexdigest()
-    return Version(manifest["name"], run_id, round, digest, manifest["model_sha256"], manifest, path)
+    return Version.made(path, manifest, content)
 
 
 def read_version(folder: Path, run_id: str, round: int) -> Version:

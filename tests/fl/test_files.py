@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from fl.errors import BadInput, CorruptFile, StorageFailed
-from fl.files import read_json, sha256_file, sync_folder, writable_folder, write_bytes, write_json
+from fl.files import read_json, sha256_file, sync_folder, writable_folder, write_bytes, write_json, write_together
 
 
 def test_bytes_are_written_replaced_and_leave_nothing_beside(tmp_path):
@@ -35,6 +35,16 @@ def test_a_write_that_fails_leaves_the_old_and_nothing_beside(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["taken"]
     with pytest.raises(StorageFailed, match="No such file"):
         write_bytes(tmp_path / "no folder" / "a", b"new", site="run")
+
+
+def test_files_that_are_written_together_appear_when_all_are_there(tmp_path):
+    names = ["b", "a", "c"]
+    write_together({tmp_path / name: name.encode() for name in names}, site="run")
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {name: name for name in names}
+    with pytest.raises(StorageFailed, match="no folder"):
+        write_together({tmp_path / "a": b"new", tmp_path / "no folder" / "d": b"new"}, site="run")
+    assert (tmp_path / "a").read_text() == "a"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b", "c"]
 
 
 def test_a_reader_never_sees_half_a_file(tmp_path):

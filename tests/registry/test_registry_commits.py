@@ -175,3 +175,24 @@ def test_a_registry_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(BadInput, match=r"registry_dir: got .*file/registry"):
         Registry(tmp_path / "file" / "registry").commit({"w": np.zeros(1)}, {"run_id": "r", "round": 0})
+
+
+def test_rounds_that_are_committed_together_are_what_they_are_one_by_one(tmp_path, parameters: Model):
+    rounds = [(parameters(r), {"run_id": "r", "round": r, "metrics": {"accuracy": r / 10}}) for r in range(4)]
+    alone, together = Registry(tmp_path / "alone"), Registry(tmp_path / "together")
+    expected = [alone.commit(given, fields) for given, fields in rounds]
+    first = together.commit(*rounds[0])
+    made = [first, *together.commit_all(rounds[1:])]
+    assert [v.model_sha256 for v in made] == [v.model_sha256 for v in expected]
+    assert [v.hash for v in together.lineage("r:3")] == [v.hash for v in reversed(made)]
+    assert together.versions("r") == made
+    assert not together.verify()
+    assert together.commit_all(rounds) == made  # the same again changes nothing
+
+
+def test_of_rounds_that_are_committed_together_none_is_where_one_cannot_be(registry: Registry, parameters: Model):
+    bad = {"run_id": "r", "round": 1, "record": {"loss": math.nan}}
+    with pytest.raises(BadInput, match=r"manifest\.record\.loss"):
+        registry.commit_all([(parameters(0), {"run_id": "r", "round": 0}), (parameters(1), bad)])
+    assert not registry.versions("r")
+    assert not list(registry.folder.rglob("*.safetensors"))
