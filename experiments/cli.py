@@ -291,7 +291,7 @@ def bench(
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[suite=shapes|scale|overhead|cores|all] [bench.KEY=VALUE]...",
+            metavar="[suite=shapes|scale|overhead|cores|serving|all] [bench.KEY=VALUE]...",
             help="suite, output, and bench.repeats, rounds, only, pfl_python, fedjax_python, tolerance.",
             show_default=False,
         ),

@@ -113,7 +113,10 @@ class Source:
     def look(self, name: str) -> str:
         """The hash of what ``name`` means now. Raises BadInput."""
         if _is_bundle(name):
-            return Path(name).resolve().name
+            from fl.bundle import MANIFEST
+            from fl.files import sha256_file
+
+            return sha256_file(Path(name) / MANIFEST)
         from fl.registry import Registry
 
         return Registry.existing(self.registry).version(name).hash
@@ -141,7 +144,7 @@ class Source:
 
         bundle = open_bundle(folder)
         if "onnx" in bundle.manifest["formats"]:
-            from fl.packaging.onnx import read
+            from fl.onnx_session import read
 
             answer = read(bundle.path("onnx"))
         else:
@@ -151,7 +154,7 @@ class Source:
     def _exported(self, version: str) -> Predict:
         """The version by onnxruntime: exported first, and proved against the model on its test examples."""
         from experiments.export import export
-        from fl.packaging.onnx import read
+        from fl.onnx_session import read
 
         with tempfile.TemporaryDirectory(prefix="meadow-serve-") as folder:
             (file,) = export(version, formats=["onnx"], output=Path(folder), registry=self.registry)

@@ -54,6 +54,7 @@ FLOORS: dict[str, tuple[int, int]] = {
     "fl.algorithms": (2, 0),
     "fl.registry": (3, 0),
     "fl.bundle": (3, 0),
+    "fl.onnx_session": (3, 0),
     "fl.inference_log": (3, 0),
     "fl.foreign": (4, 0),  # what runs in the processes of a foreign app; imports nothing of ours by name
     "fl.evaluation": (4, 0),
@@ -70,21 +71,21 @@ FLOORS: dict[str, tuple[int, int]] = {
 
 # A heavy library -> its homes. The longest prefix wins here too, so that a home may be a single module.
 HOMES: dict[str, tuple[str, ...]] = {
-    "ray": ("clients", "fl.serving"),
+    "ray": ("clients", "fl.serving.ray_serve", "experiments.bench.drivers"),
     "flwr": ("fl.wire", "fl.foreign", "clients", "server", "experiments.bench.drivers"),
     "hydra": ("experiments", "conf"),
     "omegaconf": ("experiments", "conf"),
     "tensorboard": ("server.tracking",),
     "torch.utils.tensorboard": ("server.tracking",),
-    "fastapi": ("fl.serving",),
+    "fastapi": ("fl.serving", "experiments.bench.drivers"),
     "starlette": ("fl.serving",),
-    "uvicorn": ("fl.serving",),
+    "uvicorn": ("fl.serving", "experiments.bench.drivers"),
     "cryptography": ("fl.keys",),
     "mlflow": ("fl.mlflow_mirror",),
     "onnx": ("fl.packaging",),
     "onnxscript": ("fl.packaging",),
     "torch.onnx": ("fl.packaging",),
-    "onnxruntime": ("fl.packaging", "fl.serving"),
+    "onnxruntime": ("fl.onnx_session", "fl.packaging", "fl.serving", "experiments.bench.drivers"),
     "executorch": ("fl.packaging",),
 }
 

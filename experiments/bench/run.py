@@ -32,9 +32,7 @@ def bench(settings: Settings, *, say: Callable[[str], None]) -> tuple[Report, Pa
     if not any(part for _, part in plan):
         names = ", ".join(workload.name for suite in suites for workload, _ in SUITES[suite](settings.bench))
         raise BadInput(key="bench.only", got=settings.bench.only, allowed=f"parts of these names: {names}")
-    folder = writable_folder(
-        Path(settings.output or OUTPUT / f"{fresh_name()}-{settings.suite}").expanduser().absolute(), key="output"
-    )
+    folder = place_of(settings)
     about = reports.about(f"fl {shlex.join(sys.argv[1:])}", load=os.getloadavg()[0])
     rows: list[Row] = []
     report = Report(rows, _remarks(settings), about, settings.bench.tolerance)
@@ -44,6 +42,13 @@ def bench(settings: Settings, *, say: Callable[[str], None]) -> tuple[Report, Pa
             rows += measure(workload, systems, repeats=settings.bench.repeats, folder=place, say=say)
             reports.write(report, folder)  # after each, so that a bench cut short has told what it found
     return report, folder
+
+
+def place_of(settings: Settings) -> Path:
+    """The folder of the report, made."""
+    return writable_folder(
+        Path(settings.output or OUTPUT / f"{fresh_name()}-{settings.suite}").expanduser().absolute(), key="output"
+    )
 
 
 def chosen(plan: Plan, how: Bench) -> Plan:

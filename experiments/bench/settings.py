@@ -14,7 +14,9 @@ from omegaconf.errors import OmegaConfBaseException
 from experiments.choices import FOLDER, one_of
 from fl.errors import BadInput
 
-SUITES = ("shapes", "scale", "overhead", "cores", "all")
+SERVING = "serving"
+SUITES = ("shapes", "scale", "overhead", "cores", SERVING, "all")
+"""``all`` are those that train; serving has tables of its own."""
 LEAST_ROUNDS = 3
 """The first is told apart, and of one alone there is no median."""
 

@@ -6,20 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fl.onnx_session import INPUT, OUTPUT, read
 from fl.packaging.metadata import KEY, to_text
-from fl.packaging.predict import Predict
 from fl.packaging.quiet import quiet
-from fl.untrusted import refuse_objectionable
 
 if TYPE_CHECKING:
     import onnx_ir
 
 OPSET = 20
-INPUT, OUTPUT = "input", "output"
+__all__ = ["OPSET", "read", "write"]
 
 
 def write(module: nn.Module, example: Tensor, path: Path, *, metadata: Mapping[str, Any]) -> None:
@@ -43,18 +41,6 @@ def write(module: nn.Module, example: Tensor, path: Path, *, metadata: Mapping[s
         _forget_sources(program.model)
         program.model.metadata_props[KEY] = to_text(metadata)
         program.save(path, external_data=False)
-
-
-def read(path: Path) -> Predict:
-    """A session of onnxruntime on one thread of the CPU. Raises CorruptFile for a model that names other files."""
-    import onnxruntime
-
-    refuse_objectionable(path)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3  # errors only
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return lambda inputs: np.asarray(session.run([OUTPUT], {INPUT: inputs})[0])
 
 
 def _forget_sources(model: onnx_ir.Model) -> None:

@@ -1,0 +1,232 @@
+"""`fl bench suite=serving`: `fl serve` against a plain service, Ray Serve and onnxruntime alone, on the same requests.
+
+Each system is a process of its own, started, warmed, asked by the same load generator and ended, all in turn and
+several times over. The generator shares the cores with the server, so figures are to be compared with one another;
+the seconds of processor time that a server takes for 1,000 requests are the least disturbed by other work.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from experiments.bench.drivers.http_load import request_of
+from experiments.bench.process import ONE_THREAD, QUIET
+from experiments.bench.served import Asked, Served, direct, load, serving
+from experiments.bench.systems import FL, PACKAGE
+from experiments.bench.targets import Verdict
+from fl.parameters import Array
+from fl.seeds import generator
+
+SECONDS = 5.0
+ROW_CONNECTIONS, TENSOR_CONNECTIONS, TENSOR_ROWS = 32, 4, 64
+MODELS = {"mlp": "2NN", "cnn": "CNN"}
+OURS, PLAIN, RAY, DIRECT = "ours", "FastAPI alone", "Ray Serve", "onnxruntime alone"
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is asked: ``rows`` a request, as JSON or as bytes, over so many connections."""
+
+    model: str
+    rows: int
+    binary: bool
+    connections: int
+
+    @property
+    def name(self) -> str:
+        """For tables."""
+        how = f"{self.rows} rows as bytes" if self.binary else "a row as JSON"
+        return f"{MODELS[self.model]}, {how}, {self.connections} connections"
+
+
+ROW = Work("mlp", 1, False, ROW_CONNECTIONS)
+TENSORS = tuple(Work(model, TENSOR_ROWS, True, TENSOR_CONNECTIONS) for model in MODELS)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one system did on one work: medians over the repeats.
+
+    per_second      requests
+    p50_seconds     p99_seconds: from a request to the end of its answer
+    cpu_seconds     of the server and what it started, for 1,000 requests
+    first_seconds   from the start of the server to its first answer
+    not_answered    requests with another status than 200, of all repeats
+    failed          why there are no figures; "" where there are
+    """
+
+    work: Work
+    system: str
+    per_second: float = math.nan
+    p50_seconds: float = math.nan
+    p99_seconds: float = math.nan
+    cpu_seconds: float = math.nan
+    first_seconds: float = math.nan
+    not_answered: int = 0
+    failed: str = ""
+
+
+@dataclass(frozen=True)
+class Models:
+    """What is served: a run's versions in ``registry``, and the bundle of each model."""
+
+    registry: Path
+    bundles: dict[str, Path]
+
+    def onnx(self, model: str) -> Path:
+        """The bundle's ONNX file."""
+        return next((self.bundles[model] / "formats").glob("*.onnx"))
+
+
+def prepare(folder: Path, say: Callable[[str], None]) -> Models:
+    """Two small runs and the bundles of their best versions, made as a user makes them."""
+    registry, bundles = folder / "registry", {}
+    for model in MODELS:
+        say(f"{MODELS[model]}: a version and its bundle")
+        _fl(
+            *("simulate", "dataset=mnist", f"model={model}", "server=random", "num_clients=20", "cohort_size=2"),
+            *("num_rounds=1", "engine=inprocess", "server.tensorboard=false", "evaluate_clients_every=null"),
+            *(f"run_dir={folder / model}", f"registry_dir={registry}"),
+        )
+        output = folder / "bundles" / model
+        _fl("package", f"{model}:best", "--format", "onnx", "--registry", str(registry), "--output", str(output))
+        (bundles[model],) = output.iterdir()
+    return Models(registry, bundles)
+
+
+def requests(work: Work) -> tuple[bytes, Array]:
+    """The HTTP request, whole, and its inputs as the model takes them."""
+    draw = generator(1, purpose="bench/serving")
+    inputs = draw.random((work.rows, 1, 28, 28), dtype=np.float32).round(4)
+    tensor = {"name": "input", "datatype": "FP32", "shape": list(inputs.shape)}
+    if not work.binary:
+        told = {"inputs": [tensor | {"data": [round(float(value), 4) for value in inputs.reshape(-1)]}]}
+        return request_of("/v2/models/model/infer", json.dumps(told).encode(), {}), inputs
+    raw = inputs.tobytes()
+    parameters = {"binary_data_size": len(raw)}
+    asked = {"inputs": [tensor | {"parameters": parameters}], "parameters": {"binary_data_output": True}}
+    text = json.dumps(asked).encode()
+    headers = {"Inference-Header-Content-Length": str(len(text)), "Content-Type": "application/octet-stream"}
+    return request_of("/v2/models/model/infer", text + raw, headers), inputs
+
+
+Measure = Callable[[Work, Models, Path], Asked]
+
+
+def systems(work: Work) -> dict[str, Measure]:
+    """Who is compared on a work, by name."""
+    ours = partial(_asked, command=_ours)
+    if work.binary:
+        return {OURS: ours, DIRECT: _direct}
+    return {
+        OURS: ours,
+        PLAIN: partial(_asked, command=partial(_driver, "plain_service")),
+        RAY: partial(_asked, command=partial(_driver, "ray_service")),
+    }
+
+
+def measure(folder: Path, *, repeats: int, only: Sequence[str] | None, say: Callable[[str], None]) -> list[Row]:
+    """A row a work and system."""
+    works = [work for work in (ROW, *TENSORS) if only is None or any(p.lower() in work.name.lower() for p in only)]
+    models = prepare(folder, say)
+    rows = []
+    for work in works:
+        found: dict[str, list[Asked]] = {name: [] for name in systems(work)}
+        failed: dict[str, str] = {}
+        for repeat in range(repeats):
+            for name, system in systems(work).items():
+                if name in failed:
+                    continue
+                say(f"{work.name}: {name}, {repeat + 1} of {repeats}")
+                try:
+                    found[name].append(system(work, models, folder / f"{name} {repeat + 1}.log"))
+                except OSError as error:
+                    failed[name] = str(error)
+        rows += [_row(work, name, asked, failed.get(name, "")) for name, asked in found.items()]
+    return rows
+
+
+def verdicts(rows: Sequence[Row]) -> list[Verdict]:
+    """What became of the figures to reach."""
+    found = {(row.work, row.system): row for row in rows if not row.failed}
+    out = []
+
+    def compare(work: Work, mine: str, peer: str, at_least: float) -> None:
+        a, b = found.get((work, mine)), found.get((work, peer))
+        if a and b:
+            got = a.per_second / b.per_second
+            figure = f"{work.name}: {mine} against {peer}, requests a second"
+            out.append(Verdict(figure, f"at least {at_least:.3g} times" if at_least else "told", got, got >= at_least))
+
+    compare(ROW, OURS, PLAIN, 1.5)
+    compare(ROW, OURS, RAY, 2.0)
+    for peer in (PLAIN, RAY):
+        mine, other = found.get((ROW, OURS)), found.get((ROW, peer))
+        if mine and other:
+            got = mine.p99_seconds / other.p99_seconds
+            out.append(Verdict(f"{ROW.name}: p99 of {OURS} over that of {peer}", "at most 1 time", got, got <= 1.0))
+    for work in TENSORS:
+        compare(work, OURS, DIRECT, 0.9 if work.model == "cnn" else 0.0)
+    firsts = [row.first_seconds for row in rows if row.system == OURS and not row.failed]
+    if firsts:
+        out.append(Verdict("start to first answer, from a bundle", "under 3 s", max(firsts), max(firsts) < 3.0))
+    return out
+
+
+def _row(work: Work, name: str, asked: Sequence[Asked], failed: str) -> Row:
+    if failed:
+        return Row(work, name, failed=failed)
+    middle = statistics.median
+    return Row(
+        work,
+        name,
+        per_second=middle(one.per_second for one in asked),
+        p50_seconds=middle(one.p50_seconds for one in asked),
+        p99_seconds=middle(one.p99_seconds for one in asked),
+        cpu_seconds=middle(one.cpu_seconds for one in asked),
+        first_seconds=middle(one.first_seconds for one in asked),
+        not_answered=sum(one.not_answered for one in asked),
+    )
+
+
+def _asked(work: Work, models: Models, log: Path, *, command: Callable[[Work, Models], list[str]]) -> Asked:
+    request, _ = requests(work)
+    with serving(command(work, models), log=log) as served:
+        return _loaded(served, request, work)
+
+
+def _loaded(served: Served, request: bytes, work: Work) -> Asked:
+    first = served.first_answer(request)
+    load(served, request, connections=work.connections, seconds=1.0)  # sessions and caches are warm after it
+    return load(served, request, connections=work.connections, seconds=SECONDS, first_seconds=first)
+
+
+def _direct(work: Work, models: Models, log: Path) -> Asked:
+    _, inputs = requests(work)
+    return direct(models.onnx(work.model), inputs, seconds=SECONDS, log=log)
+
+
+def _ours(work: Work, models: Models) -> list[str]:
+    return [*FL, "serve", str(models.bundles[work.model]), "--port", "0"]
+
+
+def _driver(module: str, work: Work, models: Models) -> list[str]:
+    return [sys.executable, "-m", f"{PACKAGE}.{module}", str(models.onnx(work.model))]
+
+
+def _fl(*words: str) -> None:
+    """Raises OSError with what the command said."""
+    done = subprocess.run([*FL, *words], capture_output=True, text=True, env={**os.environ, **QUIET, **ONE_THREAD})
+    if done.returncode:
+        raise ChildProcessError(f"fl {words[0]}: {done.stderr[-500:]}")
