@@ -145,7 +145,7 @@ class UnitGrid(Grid):
         """Send and wait. After ``timeout`` seconds what has come is returned, and what comes later never counts."""
         ids = self.push_messages(messages)
         ends = math.inf if timeout is None else time.monotonic() + timeout
-        while ids and self._wait(ids, ends):
+        while self._wait(ids, ends):
             time.sleep(0)  # lets other threads in
         with self._lock:
             replies = [self._replies.pop(i) for i in ids if i in self._replies]
@@ -154,9 +154,11 @@ class UnitGrid(Grid):
     def _wait(self, ids: Sequence[str], ends: float) -> bool:
         """Collect once, for a moment; False when nothing is open any more, or the time is over."""
         with self._lock:
+            if self._waiting.isdisjoint(ids):  # another thread has collected what this one waits for
+                return False
             left = ends - time.monotonic()
             if left <= 0:
-                self._abandon({i for i in ids if i in self._waiting})
+                self._abandon(self._waiting.intersection(ids))
                 return False
             self._collect(min(left, TURN_SECONDS))
             open_ids = sum(i in self._waiting for i in ids)
