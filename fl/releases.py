@@ -26,8 +26,8 @@ LATENCY_EDGES = tuple(10 ** (k / 10) for k in range(-40, 21))
 """Edges of the histogram of latencies, seconds: 61 of them, from 0.0001 to 100, ten a decade; so it has 62 bins."""
 
 State: TypeAlias = Mapping[str, Any]
-"""What a policy remembers: JSON values. Of an ended release ``ended`` says how, "promoted" or "rolled back", and
-``winner`` which arm serves from then on."""
+"""What a policy remembers: JSON values. Of an ended release ``ended`` says how ("promoted", "rolled back", "finished"),
+and ``winner`` which arm serves from then on."""
 
 
 def arm_names(challengers: int) -> tuple[str, ...]:
@@ -162,7 +162,7 @@ class Figures:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values, for ``from_dict``."""
-        return asdict(self)
+        return dict(vars(self))  # not asdict, which copies every bin by itself
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Figures:
@@ -209,7 +209,9 @@ class Policy(Protocol):
         """What the router is to apply in this state."""
 
     def step(self, state: State, evidence: Evidence) -> tuple[State, Decision]:
-        """The next state and why: HOLD changes nothing for users, GO_ON does, PROMOTE and ROLL_BACK end the release.
+        """The next state and why: HOLD is nothing to note (a bandit moves shares all the time), GO_ON is;
+        PROMOTE, ROLL_BACK and STOP end the release.
+
 
         After PROMOTE ``state["winner"]`` is the arm whose version takes over; after ROLL_BACK it is the champion.
         """
@@ -226,6 +228,11 @@ def promoted(state: State, arm: str, reason: str) -> tuple[State, Decision]:
 def rolled_back(state: State, reason: str) -> tuple[State, Decision]:
     """The end of a release that leaves everything as it was."""
     return {**state, "ended": "rolled back", "winner": CHAMPION}, Decision(Action.ROLL_BACK, reason)
+
+
+def finished(state: State, reason: str) -> tuple[State, Decision]:
+    """The end of a release that was to find something out, and to move nothing."""
+    return {**state, "ended": "finished", "winner": CHAMPION}, Decision(Action.STOP, reason)
 
 
 def everything_to(arm: str, names: tuple[str, ...]) -> dict[str, float]:
