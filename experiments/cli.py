@@ -13,7 +13,7 @@ import typer
 
 from experiments import app as foreign
 from experiments import bundle as bundles
-from experiments import completion, data, devices_command, judging, serve_command, track, versions
+from experiments import completion, compress_command, data, devices_command, judging, serve_command, track, versions
 from experiments.versions import REGISTRY, Folder, Json, Name
 
 # Before anything that reads them is imported: nobody calls home, and one thread computes what is kept.
@@ -43,6 +43,7 @@ app = typer.Typer(
 app.add_typer(versions.app, name="versions")
 app.add_typer(data.app, name="data", rich_help_panel=AROUND)
 app.add_typer(foreign.app, name="app", rich_help_panel=AROUND)
+app.command(rich_help_panel=AROUND)(compress_command.compress)
 app.command(rich_help_panel=AROUND)(bundles.package)
 app.add_typer(bundles.app, name="bundle", rich_help_panel=AROUND)
 for judge in (judging.evaluate, judging.accept, judging.report):

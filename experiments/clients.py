@@ -51,6 +51,9 @@ def clients(
         raise BadInput(key="--local-start", got=local_start, allowed=", ".join(STARTS))
     store = Registry.existing(registry)
     version = store.version(name)
+    if version.manifest.get("compression") is not None:
+        allowed = "a version that a run trained; fl evaluate asks every client about a compressed one"
+        raise BadInput(key="version", got=version.name, allowed=allowed)
     run_dir = check_begun(Path(str(store.run(version.run_id).get("run_dir"))), key="version")
     with only_writer(run_dir, key="version"), TemporaryDirectory(prefix="meadow-clients-") as states:
         past = open_past_run(run_dir, states=Path(states))

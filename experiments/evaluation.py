@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from fl.errors import BadInput
 if TYPE_CHECKING:
     from torch import nn
 
+    from fl.evaluation.answers import Answers
     from fl.parameters import Array
     from fl.registry import Registry, Version
     from fl.signature import Signature
@@ -64,8 +65,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Everything the evidence ``evaluate`` holds; attaches nothing. BadInput where the version cannot be examined."""
     from clients.memory import keep_freed_memory
-    from fl.evaluation.answers import answers
-    from fl.evaluation.held_back import absent, against, examine
+    from fl.evaluation.held_back import examine
     from fl.evaluation.resources import latency, size
 
     keep_freed_memory()
@@ -84,13 +84,6 @@ def evaluate(
         sensitive=sensitive,
     )
     other = rival(store, version)
-    if other is None:
-        champion = absent("there was no champion from another run")
-    elif other.manifest["signature"] != version.manifest["signature"]:
-        champion = absent(f"the champion {other.name} was made for other inputs or outputs")
-    else:
-        theirs = answers(rebuilt(store, other)[0], examples.x, examples.y, signature)
-        champion = against(mine, theirs, other.name, seed=seed)
     selection = version.manifest["selection"]
     return {
         "version": version.name,
@@ -103,29 +96,63 @@ def evaluate(
         },
         **found,
         "rival": other.name if other else None,
-        "champion": champion,
-        "clients": _clients(store, version, seed=seed, resamples=resamples, confidence=confidence),
+        "champion": beside_champion(store, version, mine, examples),
+        "clients": on_clients(store, version, seed=seed, resamples=resamples, confidence=confidence),
         "resources": size(store.parameters(version)),
         "measured": latency(module, signature),
     }
 
 
-def _clients(store: Registry, version: Version, *, seed: int, resamples: int, confidence: float) -> dict[str, Any]:
-    """What every client of the run answers about its own test part: merged statistics, by messages."""
-    from experiments.past_run import check_begun, open_past_run
+def beside_champion(store: Registry, version: Version, mine: Answers, examples: HeldBack) -> dict[str, Any]:
+    """The answers ``mine`` to ``examples``, of a version or of a file of it, compared with the champion's."""
+    from fl.evaluation.answers import answers
+    from fl.evaluation.held_back import absent, against
+
+    other = rival(store, version)
+    if other is None:
+        return absent("there was no champion from another run")
+    if other.manifest["signature"] != version.manifest["signature"]:
+        return absent(f"the champion {other.name} was made for other inputs or outputs")
+    theirs = answers(rebuilt(store, other)[0], examples.x, examples.y, mine.signature)
+    return against(mine, theirs, other.name, seed=int(version.manifest["seed"] or 0))
+
+
+def on_clients(
+    store: Registry,
+    version: Version,
+    *,
+    seed: int,
+    resamples: int,
+    confidence: float,
+    instead: nn.Module | None = None,
+) -> dict[str, Any]:
+    """What every client of the run answers about its own test part: merged statistics, by messages.
+
+    ``instead``: a module of this process that answers in the version's place. Then only an engine of this process will
+    do; a run that asked for another is told so, since its examples are read nowhere else.
+    """
+    from experiments.past_run import check_begun, data_run, open_past_run, run_folder
     from fl.evaluation.by_client import by_client
     from fl.evaluation.held_back import absent
     from server.every_client import measure_version
     from server.history import quarantined
 
-    run_dir = Path(str(store.run(version.run_id).get("run_dir", "")))
+    run_dir, made_smaller = run_folder(store, version), version.manifest.get("compression") is not None
     if not (run_dir / "devices" / "partitions" / "store.json").is_file():
         return absent("the folder of the run is gone, and with it the clients' own examples")
     with TemporaryDirectory(prefix="meadow-evaluate-") as states:
-        past = open_past_run(check_begun(run_dir, key="version"), states=Path(states))
+        past = open_past_run(
+            check_begun(run_dir, key="version"),
+            states=Path(states),
+            model=version.manifest["model"] if made_smaller else None,
+        )
+        if instead is not None:
+            if past.values["engine"]["name"] not in ("auto", "inprocess"):
+                return absent(f"the run's engine is {past.values['engine']['name']}, whose clients run no files")
+            past = replace(past, setting=replace(past.setting, module=instead))
         asked = past.centre.num_clients
         engine = "inprocess" if past.values["engine"]["name"] == "auto" else None
-        away = quarantined(store.versions(version.run_id))
+        away = quarantined(store.versions(data_run(store, version)))
         with past.grid(engine=engine, num_rounds=1, asked=asked, quarantined=away) as grid:
             rows = measure_version(grid, store.parameters(version), round=version.round, seed=seed)
     return by_client(rows, asked=asked, seed=seed, resamples=resamples, confidence=confidence)
@@ -133,9 +160,10 @@ def _clients(store: Registry, version: Version, *, seed: int, resamples: int, co
 
 def held_back(store: Registry, version: Version) -> HeldBack:
     """The server's test set in the run's folder; where that is gone, the examples that the registry has kept of it."""
+    from experiments.past_run import run_folder
     from fl.data.centre import open_centre
 
-    folder = Path(str(store.run(version.run_id).get("run_dir", ""))) / "centre"
+    folder = run_folder(store, version) / "centre"
     if (folder / "centre.json").is_file():
         centre = open_centre(folder)
         if centre.fingerprint == version.manifest["dataset"].get("fingerprint"):

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 from fl.errors import BadInput, NotAccepted
 
 if TYPE_CHECKING:
+    from experiments.judging_files import FileJudge
     from fl.bundle import Bundle
     from fl.registry import Version
 
-FACTS = ("model_sha256", "round", "seed", "metrics", "dataset", "model")
-"""What of a version's manifest goes into a bundle: the same for the same model, whoever trained it, when and where."""
+FACTS = ("model_sha256", "round", "seed", "metrics", "dataset", "model", "compression")
+"""What of a version's manifest goes into a bundle, where it has it: the same for the same model, whoever trained it,
+when and where.
+"""
 
 
 def package(
@@ -23,16 +26,21 @@ def package(
     """Write the version called ``name`` as a bundle below ``output``.
 
     Raises BadInput before anything is written if the version, a format, the key or the folder cannot be had, and
-    NotAccepted where success criteria are set and the version was not accepted, unless ``override`` says why it goes
-    out all the same.
+    NotAccepted where success criteria are set and the version was not accepted, or a file of it that answers otherwise
+    (8 bits) does not fulfil them itself, unless ``override`` says why it goes out all the same.
     """
+    from experiments.export import listed
+    from experiments.judging_files import FileJudge, lossy
+    from fl.evaluation.acceptance import known_criteria
     from fl.registry import Registry
 
     store = Registry.existing(registry)
     version = store.version(name)
-    evidence = store.evidence(version)
+    evidence, against = store.evidence(version), store.objections(version)
+    wanted = known_criteria(store.run_evidence(version))
+    for_a_file = bool(override) and not against and wanted is not None and wanted.any and lossy(listed(formats))
     accepted = acceptance(
-        version.name, against=store.objections(version), held=evidence.get("accept"), override=override
+        version.name, against=against, held=evidence.get("accept"), override=override, for_a_file=for_a_file
     )
     return write_version(
         version.name,
@@ -42,6 +50,7 @@ def package(
         key=key,
         evidence=evidence,
         accepted=accepted,
+        judge=FileJudge(store, version, wanted, evidence, override=override, vain=for_a_file),
     )
 
 
@@ -54,6 +63,7 @@ def write_version(
     key: Path | None,
     evidence: Mapping[str, Mapping[str, Any]],
     accepted: Mapping[str, Any] | None,
+    judge: FileJudge,
 ) -> Bundle:
     """The bundle of a version that may go out. ``evidence`` by its stage, ``accepted`` of ``acceptance``."""
     from experiments.export import listed, opened
@@ -75,6 +85,7 @@ def write_version(
         card=markdown(card(version, found.signature, _lasting(evidence, accepted))),
         also={"accepted": accepted},
         key=private,
+        judge=judge,
     )
 
 
@@ -86,18 +97,24 @@ def _lasting(evidence: Mapping[str, Mapping[str, Any]], accepted: Mapping[str, A
 
 def facts(version: Version) -> dict[str, Any]:
     """What a bundle says of the version that it is."""
-    return {name: version.manifest[name] for name in FACTS}
+    return {name: version.manifest[name] for name in FACTS if name in version.manifest}
 
 
 def acceptance(
-    version: str, *, against: Sequence[str], held: Mapping[str, Any] | None, override: str | None
+    version: str,
+    *,
+    against: Sequence[str],
+    held: Mapping[str, Any] | None,
+    override: str | None,
+    for_a_file: bool = False,
 ) -> dict[str, Any] | None:
     """How a version stands to its success criteria, as a bundle says it; None where none are set.
 
-    ``against``: what the gate of the registry says (``Registry.objections``). ``held``: the evidence ``accept``. Raises
-    NotAccepted, or BadInput for an override of nothing.
+    ``against``: what the gate of the registry says (``Registry.objections``). ``held``: the evidence ``accept``.
+    ``for_a_file``: the override may be for a file that is still to be judged. Raises NotAccepted, or BadInput for an
+    override of nothing.
     """
-    if override is not None and (not against or not override.strip()):
+    if override is not None and (not (against or for_a_file) or not override.strip()):
         got = repr(override) if against else f"{override!r}, where nothing stands against {version}"
         raise BadInput(key="--override", got=got, allowed="why a version goes out that was not accepted")
     if against and override is None:

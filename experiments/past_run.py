@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from clients.grid import UnitGrid
     from clients.setting import Setting
     from fl.data.centre import Centre
-    from fl.registry import Registry
+    from fl.registry import Registry, Version
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,20 @@ def check_begun(run_dir: Path, *, key: str = "RUN_DIR") -> Path:
     return run_dir.resolve()
 
 
-def open_past_run(run_dir: Path, *, states: Path) -> PastRun:
+def data_run(registry: Registry, version: Version) -> str:
+    """The id of the run whose data a version was made and is measured with: its own, or that of what it was made of."""
+    return str(registry.run(version.run_id).get("data_of") or version.run_id)
+
+
+def run_folder(registry: Registry, version: Version) -> Path:
+    """The folder of that run, which may be gone."""
+    return Path(str(registry.run(data_run(registry, version)).get("run_dir", "")))
+
+
+def open_past_run(run_dir: Path, *, states: Path, model: Mapping[str, Any] | None = None) -> PastRun:
     """The run in ``run_dir``, whose devices keep what they keep in ``states``.
+
+    model   a manifest's ``model``, of a version whose model is another than the run's; devices then measure it
 
     Raises CorruptFile for what is damaged of its data: it is named, rather than found to train to other bits.
     """
@@ -85,6 +97,9 @@ def open_past_run(run_dir: Path, *, states: Path) -> PastRun:
     centre = open_centre(run_dir / "centre")
     verify_store(partitions)
     values = counted(config, centre.num_clients)
+    if model is not None:
+        target = {"_target_": model["target"], **model["arguments"]}
+        values = {**values, "model": target, "client": {**values["client"], "path": "auto", "frozen": []}}
     return PastRun(
         run_dir=run_dir,
         run_id=str(read_json(run_dir / RUN)["run_id"]),

@@ -7,7 +7,7 @@ otherwise     an existing version by name, a run's folder (its best version), or
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,6 @@ from fl.models.xgboost import TreeEnsemble, grow
 from fl.parameters import Parameters, copy, mismatch
 from fl.registry import Registry, Version
 from fl.seeds import generator, process_wide
-from fl.signature import Signature
 from server.guard import ask_for_reports
 from server.strategy import evaluate_messages
 
@@ -86,11 +85,11 @@ def _pretrained(module: nn.Module, centre: Centre, options: Mapping[str, Any], s
     facts = {"how": "pretrained", "public_examples": len(y), "epochs": epochs}
     if isinstance(module, TreeEnsemble):  # an epoch is a boosting round
         return Seeded(grow(module, arrays.parameters_of(module), x, y, rounds=epochs, seed=seed), facts)
+    inputs, targets = arrays.to_inputs(x, centre.signature), arrays.to_targets(y, centre.signature)
     fit(
         module,
-        arrays.to_inputs(x, centre.signature),
-        arrays.to_targets(y, centre.signature),
-        centre.signature,
+        lambda batch: tasks.loss(centre.signature, module(inputs[batch]), targets[batch]),
+        num_examples=len(y),
         epochs=epochs,
         batch_size=int(options["seeding_batch_size"]),
         learning_rate=float(options["seeding_learning_rate"]),
@@ -101,30 +100,34 @@ def _pretrained(module: nn.Module, centre: Centre, options: Mapping[str, Any], s
 
 def fit(
     module: nn.Module,
-    x: torch.Tensor,
-    y: torch.Tensor,
-    signature: Signature,
+    loss_of: Callable[[torch.Tensor], torch.Tensor],
     *,
+    num_examples: int,
     epochs: int,
     batch_size: int,
     learning_rate: float,
     seed: int,
+    after_step: Callable[[], None] = lambda: None,
 ) -> None:
-    """Train ``module`` in place by SGD with momentum 0.9, and a step size that falls linearly to a tenth."""
+    """Train ``module`` in place by SGD with momentum 0.9, and a step size that falls linearly to a tenth.
+
+    loss_of      the loss of a batch, from the places of its examples
+    after_step   is called after every step, without gradients
+    """
     weights: list[torch.Tensor] = [p for p in module.parameters() if p.requires_grad]
     momentum = [torch.zeros_like(w) for w in weights]
     orders = generator(seed, purpose="seeding/shuffle")
-    steps, done = epochs * -(-len(y) // batch_size), 0
+    steps, done = epochs * -(-num_examples // batch_size), 0
     module.train()
     with process_wide(seed, purpose="seeding/module"):
         for _ in range(epochs):
-            for batch in torch.from_numpy(orders.permutation(len(y))).split(batch_size):
-                loss = tasks.loss(signature, module(x[batch]), y[batch])
-                gradients = torch.autograd.grad(loss, weights)
+            for batch in torch.from_numpy(orders.permutation(num_examples)).split(batch_size):
+                gradients = torch.autograd.grad(loss_of(batch), weights)
                 with torch.no_grad():
                     torch._foreach_mul_(momentum, 0.9)
                     torch._foreach_add_(momentum, gradients)
                     torch._foreach_add_(weights, momentum, alpha=-learning_rate * (1 - 0.9 * done / steps))
+                    after_step()
                 done += 1
     module.eval()
 

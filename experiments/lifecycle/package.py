@@ -12,19 +12,24 @@ BUNDLES = "bundles"
 
 def run(work: Work) -> Result:
     """Write the version that train made as a bundle, with the card of what the stages before found."""
+    from experiments.judging_files import FileJudge
     from experiments.package import acceptance, write_version
+    from fl.evaluation.acceptance import criteria
+    from fl.registry import Registry
 
     given = work.settings["package"]
     evidence = {name: done.evidence for name, done in work.before.items()}
     name = str(evidence["train"]["version"])
+    store = Registry(work.settings["registry_dir"])
     bundle = write_version(
         name,
         formats=given["formats"],
         output=work.folder / BUNDLES,
-        registry=Path(work.settings["registry_dir"]),
+        registry=store.folder,
         key=Path(given["key"]) if given["key"] else None,
         evidence=evidence,
         accepted=acceptance(name, against=(), held=evidence["accept"], override=None),
+        judge=FileJudge(store, store.version(name), criteria(evidence["accept"]["criteria"]), evidence),
     )
     formats = bundle.manifest["formats"]
     return Result(
@@ -61,7 +66,7 @@ STAGE = Stage(
     reads=("registry_dir", "package"),
     code=(
         *("experiments.lifecycle.package", "experiments.package", "experiments.export", "fl.packaging", "fl.bundle"),
-        "fl.evaluation.card",
+        *("experiments.judging_files", "fl.evaluation.card", "fl.evaluation.acceptance"),
     ),
     run=run,
     quality=Quality(

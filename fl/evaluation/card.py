@@ -66,7 +66,7 @@ def card(
         "Model": [*_identity(identity), *_model(version, signature, evidence)],
         "Intended use": list(_use(evidence)),
         "Data": list(_data(version, evidence)),
-        "Training": list(_training(evidence, config)),
+        "Training": list(_training(version, evidence, config)),
         "Figures on held-back examples": list(_figures(version, evidence)),
         "Parts, groups and clients": list(_parts(evidence)),
         "Robustness and explanation": list(_robustness(evidence)),
@@ -166,7 +166,7 @@ def _data(version: Mapping[str, Any], evidence: Evidence) -> Iterator[Field]:
         yield _field(name, evidence.get(stage, {}).get("found"), _unfound(stage))
 
 
-def _training(evidence: Evidence, config: Mapping[str, Any] | None) -> Iterator[Field]:
+def _training(version: Mapping[str, Any], evidence: Evidence, config: Mapping[str, Any] | None) -> Iterator[Field]:
     yield _field("how", "federated: devices trained on examples that never left them, and sent what they learned", "")
     if config is not None:
         client, own = config.get("client", {}), config.get("strategy", {}).get("_target_")
@@ -182,6 +182,18 @@ def _training(evidence: Evidence, config: Mapping[str, Any] | None) -> Iterator[
     selection = train.get("selection")
     told_best = f"the best of them by {selection['metric']}" if selection else None
     yield _field("which round", told_best, _unfound("train"))
+    if made := version.get("compression"):
+        done, learned = _SMALLER[made["kind"]].format(**made), made.get("learned") or {}
+        how = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in sorted(learned.items()))
+        yield Field("made smaller", f"{done}; then it learned from the original's answers: {how}" if how else done)
+        yield _field("what that cost", evidence.get("compress", {}).get("found"), "nobody compared them")
+
+
+_SMALLER = {
+    "prune": "the smallest {fraction} of the weights were set to zero",
+    "prune_units": "the weakest {fraction} of the hidden units of every layer were taken out",
+    "distil": "another model took the place of the original",
+}
 
 
 def _figures(version: Mapping[str, Any], evidence: Evidence) -> Iterator[Field]:

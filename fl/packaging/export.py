@@ -61,6 +61,7 @@ class Format:
     answers     what the file says where the model says outputs; the same, if the format can say it
     naming      the file's name, from the name that was asked for and the suffix
     warning     what whoever asks for it should know
+    lossy       it answers a little differently by design: what the model was measured at does not hold for the file
     """
 
     suffix: str
@@ -74,6 +75,7 @@ class Format:
     answers: Callable[[Array, Signature], Array] = lambda outputs, signature: outputs
     naming: Callable[[str, str], str] = "{}.{}".format
     warning: str = ""
+    lossy: bool = False
 
 
 FORMATS: dict[str, Format] = {
@@ -92,6 +94,7 @@ FORMATS: dict[str, Format] = {
         lambda path, _: onnx.read(path),
         tolerance=0.1,  # a weight is off by up to 1/255 of its channel's range, and so is an activation
         packages=("onnx", "onnxscript", "onnxruntime"),
+        lossy=True,
     ),
     "torchscript": Format(
         "pt",

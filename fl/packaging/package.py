@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from torch import nn
 
 from fl import bundle
 from fl.bundle import Bundle, write_bundle
 from fl.files import json_bytes
-from fl.packaging.export import Exported, export
+from fl.packaging.export import FORMATS, Exported, export
+from fl.packaging.predict import Predict
 from fl.parameters import Array
 from fl.signature import Signature
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from fl.keys import Ed25519PrivateKey
 
 WEIGHTS = "safetensors"
+
+Judge: TypeAlias = Callable[[Sequence[tuple[Exported, Predict]]], Mapping[str, Mapping[str, Any]]]
+"""Files with their readers -> by format, what the manifest says of it beside its proof."""
 
 
 def package(
@@ -35,6 +39,7 @@ def package(
     card: str,
     also: Mapping[str, Any] | None = None,
     key: Ed25519PrivateKey | None = None,
+    judge: Judge = lambda files: {},
 ) -> Bundle:
     """Write the model as a bundle below ``output``, in ``formats`` beside the parameters themselves.
 
@@ -43,6 +48,7 @@ def package(
               time, folder or name of a run, so that the same model gives the same bundle
     card      Markdown
     also      more for the manifest: how it was compressed, whether it was accepted
+    judge     is shown the files of lossy formats before anything is written; raises if one of them may not go out
     """
     with tempfile.TemporaryDirectory() as folder:
         wanted = list(dict.fromkeys([WEIGHTS, *formats]))
@@ -56,6 +62,8 @@ def package(
             name="model",
             manifest=version,
         )
+        lossy = [(one, FORMATS[one.format].read(one.path, module)) for one in done if FORMATS[one.format].lossy]
+        judged = judge(lossy) if lossy else {}
         contents = {_place(one): one.path.read_bytes() for one in done}
     files = {
         **contents,
@@ -64,7 +72,11 @@ def package(
         bundle.LABELS: json_bytes({"labels": list(signature.class_names)}),
         bundle.CARD: card.encode(),
     }
-    about = {**(also or {}), "version": dict(version), "formats": {one.format: _proof(one) for one in done}}
+    about = {
+        **(also or {}),
+        "version": dict(version),
+        "formats": {one.format: _proof(one) | dict(judged.get(one.format, {})) for one in done},
+    }
     return write_bundle(output, files=files, about=about, key=key)
 
 

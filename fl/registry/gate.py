@@ -13,7 +13,7 @@ from typing import Any
 
 from fl.registry import evidence as evidences
 from fl.registry.layout import evidence_folder, now
-from fl.registry.versions import Version, list_versions
+from fl.registry.versions import Version, list_versions, parent_of
 
 ACCEPT, UNDERSTAND = "accept", "understand"
 NEVER_HELD = "it was never held against its success criteria: fl accept does"
@@ -35,10 +35,15 @@ def override(folder: Path, version: Version, against: tuple[str, ...], *, reason
 
 
 def run_evidence(folder: Path, version: Version) -> list[dict[str, dict[str, Any]]]:
-    """The evidence of ``version``, then of every other version of its run that has any, the newest first."""
+    """The evidence of ``version``, then of every other version of its run that has any, the newest first.
+
+    What was made of another version by compressing it is asked for the same: that one's evidence follows, and so on.
+    """
     others = [v for v in reversed(list_versions(folder, version.run_id)) if v.hash != version.hash]
     there = [v for v in others if evidence_folder(folder, v.hash).is_dir()]
-    return [evidences.evidence(folder, v) for v in (version, *there)]
+    known = [evidences.evidence(folder, v) for v in (version, *there)]
+    parent = parent_of(folder, version) if version.manifest.get("compression") is not None else None
+    return known if parent is None else [*known, *run_evidence(folder, parent)]
 
 
 def asks_for_something(known: Mapping[str, Mapping[str, Any]]) -> bool:
