@@ -13,7 +13,17 @@ import typer
 
 from experiments import app as foreign
 from experiments import bundle as bundles
-from experiments import completion, compress_command, data, devices_command, judging, serve_command, track, versions
+from experiments import (
+    completion,
+    compress_command,
+    data,
+    deploy,
+    devices_command,
+    judging,
+    serve_command,
+    track,
+    versions,
+)
 from experiments.versions import REGISTRY, Folder, Json, Name
 
 # Before anything that reads them is imported: nobody calls home, and one thread computes what is kept.
@@ -50,6 +60,7 @@ for judge in (judging.evaluate, judging.accept, judging.report):
     app.command(rich_help_panel=AROUND)(judge)
 app.command(rich_help_panel=AROUND)(serve_command.serve)
 app.add_typer(devices_command.app, name="devices", rich_help_panel=AROUND)
+app.add_typer(deploy.app, name="deploy", rich_help_panel=AROUND)
 app.add_typer(track.app, name="track", rich_help_panel=AROUND)
 
 

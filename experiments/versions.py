@@ -131,7 +131,7 @@ def promote(
     """
     store = _open(registry)
     found = store.version(version)
-    before = store.promote(found, alias, reason=reason or override or "", by=_user(), override=override)
+    before = store.promote(found, alias, reason=reason or override or "", by=user(), override=override)
     _moved(alias, found, before, as_json)
 
 
@@ -141,7 +141,7 @@ def rollback(
 ) -> None:
     """Let an alias name again the version that it named before."""
     store = _open(registry)
-    found = store.rollback(alias, reason=reason, by=_user())
+    found = store.rollback(alias, reason=reason, by=user())
     _moved(alias, found, store.alias_moves(alias)[-1]["from"], as_json)
 
 
@@ -180,7 +180,7 @@ def _open(folder: Path) -> Registry:
     return Registry.existing(folder)
 
 
-def _user() -> str:
+def user() -> str:
     """Who types; not every container has a name for its user."""
     import getpass
 

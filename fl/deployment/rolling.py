@@ -37,7 +37,8 @@ class Rolling:
 
     def step(self, state: State, evidence: Evidence) -> tuple[State, Decision]:
         """Replace one more once the last one is ready and has answered enough without harm."""
-        options, new = self.release.options, evidence.of(CHALLENGER).requests
+        options = self.release.options
+        new = 0 if state["slow_bin"] is None else evidence.of(CHALLENGER).requests
         state = watched(state, evidence, self.release.names)
         state = {**state, "answered": state["answered"] + new, "waited": state["waited"] + evidence.seconds}
         verdict, why = judged(harms(state, CHALLENGER, options))
