@@ -131,6 +131,6 @@ def _prepare(config: Mapping[str, Any], run_dir: Path, *, centre: Path, partitio
             known.unlink()
         else:
             return facts
-    prepared = prepare_data(config, load_data(config), centre=centre, devices=partitions)
+    prepared = prepare_data(config, load_data(config), centre=centre, devices=partitions, beside=True)
     note_prepared(run_dir, num_clients=prepared.num_clients, picture=prepared.picture)
     return dict(read_json(known))

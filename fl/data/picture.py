@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
+import subprocess
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +68,41 @@ def draw_partition(
         )
     elif num_classes > 1:
         _colour_bar(figure, num_classes, legend)
-    figure.savefig(path, format="png", metadata={"Software": None})
+    draft = path.with_name(f".{path.name}.tmp")
+    figure.savefig(draft, format="png", metadata={"Software": None})
+    draft.replace(path)
+
+
+_BEING_DRAWN: dict[Path, subprocess.Popen[bytes]] = {}
+"""Pictures that processes of this one draw, and these processes."""
+
+MOST_SECONDS = 60.0
+
+
+def draw_beside(path: Path, counts: Array, **more: Any) -> None:
+    """``draw_partition`` in a process of its own: half a second that nobody who is to train has to wait for.
+
+    Where that fails there is no picture, and a run is none the worse.
+    """
+    drawing = subprocess.Popen([sys.executable, "-m", __name__], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert drawing.stdin
+    with suppress(BrokenPipeError), drawing.stdin as pipe:
+        pickle.dump((path, counts, more), pipe)
+    _BEING_DRAWN[path.resolve()] = drawing
+
+
+def drawn(path: Path, *, wait: bool) -> bytes | None:
+    """The picture; None where there is none, or without ``wait`` none yet."""
+    if (drawing := _BEING_DRAWN.get(path.resolve())) is not None:
+        try:
+            drawing.wait(MOST_SECONDS if wait else 0)
+        except subprocess.TimeoutExpired:
+            if not wait:
+                return None
+            drawing.kill()
+            drawing.wait()
+        del _BEING_DRAWN[path.resolve()]
+    return path.read_bytes() if path.is_file() else None
 
 
 def _rectangles(counts: Array) -> Array:
@@ -95,3 +133,8 @@ def _colour_bar(figure: Any, num_classes: int, legend: str) -> None:
 
     axes = figure.add_axes((0.88, 0.13, 0.015, 0.78))
     figure.colorbar(ScalarMappable(Normalize(0, num_classes - 1), "turbo"), cax=axes, label=legend)
+
+
+if __name__ == "__main__":  # what draw_beside starts, and sends what is to be drawn
+    _path, _counts, _more = pickle.load(sys.stdin.buffer)  # noqa: S301  from a process of our own
+    draw_partition(_path, _counts, **_more)

@@ -75,6 +75,7 @@ def prepare(
     quarantine: Path | None = None,
     fold: Fold | None = None,
     never_trained: Callable[[int], tuple[int, ...]] = lambda num_clients: (),
+    draw: Callable[..., None] = draw_partition,
 ) -> Prepared:
     """Partition ``dataset`` and write everything; see the module.
 
@@ -89,6 +90,7 @@ def prepare(
                        natural clients the server gets no row either
     quarantine         a file of clients that are left out, rows and all; the others are numbered anew
     fold               what cross-validation leaves out; see fl/data/folds.py
+    draw               has the picture drawn: ``draw_partition``, or ``draw_beside``
 
     The fingerprint is of the data and of every choice here, and the same in the store and in the centre.
     Raises BadInput, by key, before anything is written.
@@ -184,7 +186,8 @@ def prepare(
         _write_devices(devices_dir.with_name(LEFT_OUT), unseen, identity)
     centre_dir.mkdir(parents=True, exist_ok=True)
     clients, counts = _labels_a_client(devices_dir, arranged, num_left, signature)
-    _draw(centre_dir / PICTURE, counts, clients, num_left, f"{dataset.name}, {partition}", signature)
+    title = f"{dataset.name}, {partition}"
+    _draw(draw, centre_dir / PICTURE, counts, clients, num_left, title, signature)
     facts = {
         "partition": partition,
         "partition_options": {name: str(value) for name, value in partition_options.items()},
@@ -287,10 +290,18 @@ def _labels_a_client(
     return clients, np.bincount(flat, minlength=len(clients) * bins).reshape(len(clients), bins)
 
 
-def _draw(path: Path, counts: Array, clients: Array, num_clients: int, title: str, signature: Signature) -> None:
+def _draw(
+    draw: Callable[..., None],
+    path: Path,
+    counts: Array,
+    clients: Array,
+    num_clients: int,
+    title: str,
+    signature: Signature,
+) -> None:
     shown = shown_clients(num_clients)
     classes = signature.task == "classification"
-    draw_partition(
+    draw(
         path,
         counts[np.searchsorted(clients, shown)],
         clients=shown,

@@ -20,6 +20,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.plugins.custom_scalar.metadata import CONFIG_SUMMARY_TAG
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 
+from fl.data.picture import drawn
 from server.pictures import confusion_picture
 from server.records import RoundRecord, RunRecord, RunSummary
 from server.tracking import events, summaries
@@ -88,6 +89,7 @@ class TensorBoardObserver:
         self._run: RunRecord | None = None
         self._path: Path | None = None
         self._described: set[str] = set()
+        self._to_show: Path | None = None
 
     def on_start(self, run: RunRecord) -> None:
         kept: set[int] = set()
@@ -102,6 +104,8 @@ class TensorBoardObserver:
         self._path = events.begin(run.run_dir / FOLDER, keep=of_an_earlier_round)
         for value in run_values(run):
             events.append(self._path, [value], step=0)
+        self._to_show = run.partition_picture
+        self._show_partition(wait=False)
         for record in run.earlier:
             if record.round not in kept:  # the file was damaged there
                 self.on_round(record)
@@ -115,11 +119,20 @@ class TensorBoardObserver:
         for value in values:
             self._describe(value)
         events.append(self._path, values, step=record.round)
+        self._show_partition(wait=False)
 
     def on_end(self, summary: RunSummary) -> None:
         assert self._path, "on_start comes first"
+        self._show_partition(wait=True)
         events.append(self._path, [summaries.session_end(succeeded=SUCCEEDED.get(summary.status))], step=0)
         events.sync(self._path)
+
+    def _show_partition(self, *, wait: bool) -> None:
+        """The picture of the partition is drawn while the first rounds train."""
+        if self._to_show and self._path and (png := drawn(self._to_show, wait=wait)):
+            value = summaries.picture(PARTITION_TAG, png, description="Examples of each class on each client.")
+            events.append(self._path, [value], step=0)
+            self._to_show = None
 
     def _describe(self, value: Value) -> None:
         """TensorBoard takes the description of a tag from its first value alone."""
@@ -145,9 +158,6 @@ def run_values(run: RunRecord) -> Iterator[Value]:
     yield summaries.session_start(chosen, group=run.run_id)
     yield summaries.layout(CHARTS)
     yield summaries.text(CONFIG_TAG, f"```yaml\n{yaml.safe_dump(_plain(run.config), sort_keys=False)}```\n")
-    if run.partition_picture is not None:
-        description = "Examples of each class on each client."
-        yield summaries.picture(PARTITION_TAG, run.partition_picture.read_bytes(), description=description)
 
 
 def round_values(record: RoundRecord, *, class_names: Sequence[str]) -> Iterator[Value]:
