@@ -20,6 +20,7 @@ from experiments import (
     deploy,
     devices_command,
     judging,
+    precompute,
     serve_command,
     track,
     versions,
@@ -59,6 +60,7 @@ app.add_typer(bundles.app, name="bundle", rich_help_panel=AROUND)
 for judge in (judging.evaluate, judging.accept, judging.report):
     app.command(rich_help_panel=AROUND)(judge)
 app.command(rich_help_panel=AROUND)(serve_command.serve)
+app.command(rich_help_panel=AROUND)(precompute.predict)
 app.add_typer(devices_command.app, name="devices", rich_help_panel=AROUND)
 app.add_typer(deploy.app, name="deploy", rich_help_panel=AROUND)
 app.add_typer(track.app, name="track", rich_help_panel=AROUND)

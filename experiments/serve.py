@@ -53,6 +53,7 @@ def serve(
     limits: Limits,
     batcher: Batcher,
     most_connections: int,
+    lookup: str | None = None,
 ) -> None:
     """Serve ``versions`` until a signal; the address is the one line of standard output.
 
@@ -72,7 +73,14 @@ def serve(
 
     source = Source(registry, runtime)
     by_name = {name: Slot(meaning, source.load(meaning)) for name, meaning in means.items()}
-    app = application(Slots(by_name, source.look, source.load), batcher=batcher, limits=limits, tokens=tokens)
+    beside = []
+    if lookup is not None:
+        from fl.serving.lookup import lookup_routes
+        from fl.serving.predictions import open_predictions
+
+        beside = [lookup_routes(open_predictions(lookup, key="--lookup", writing=False), by_name)]
+    slots = Slots(by_name, source.look, source.load)
+    app = application(slots, batcher=batcher, limits=limits, tokens=tokens, beside=beside)
     try:
         listen(
             app, host=host, port=port, tls=tls, most_connections=most_connections, started=lambda at: _say(at, by_name)

@@ -38,6 +38,9 @@ def serve(
     queue_rows: Annotated[int, typer.Option("--queue-rows", min=1, help="Examples that may wait; then 429.")] = 4096,
     body_bytes: Annotated[int, typer.Option("--body-bytes", min=1, help="Of one request; then 413.")] = 32 * 2**20,
     timeout: Annotated[float, typer.Option("--timeout", min=0.01, help="Seconds to an answer; then 503.")] = 30.0,
+    lookup: Annotated[
+        str | None, typer.Option("--lookup", metavar="URL", help="Answers of fl predict, at /lookup/KEY.")
+    ] = None,
     connections: Annotated[int, typer.Option("--connections", min=1, help="At a time; then 503.")] = 1000,
 ) -> None:
     """Serve versions over HTTP: the Open Inference Protocol, and rows by the names of their columns.
@@ -66,4 +69,5 @@ def serve(
         limits=Limits(body_bytes=body_bytes, answer_seconds=timeout),
         batcher=Batcher(most_rows=batch_rows, most_waiting=queue_rows, wait_seconds=batch_wait),
         most_connections=connections,
+        lookup=lookup,
     )

@@ -11,12 +11,12 @@ from fl.errors import BadInput
 _PASSWORD = re.compile(r"^[\w+]+://[^/@:]*:(?P<password>[^@]*)@")
 
 
-def shown(url: str) -> str:
-    """A URL as it may be told and kept. Raises BadInput where a password stands in it."""
+def shown(url: str, *, key: str = "dataset.url") -> str:
+    """A URL as it may be told and kept. Raises BadInput, by the name of ``key``, where a password stands in it."""
     found = _PASSWORD.match(url)
     if found and not found["password"].startswith("$"):
         got = url.replace(f":{found['password']}@", ":***@", 1)
-        raise BadInput(key="dataset.url", got=got, allowed="$NAME of the environment in place of the password")
+        raise BadInput(key=key, got=got, allowed="$NAME of the environment in place of the password")
     return url
 
 

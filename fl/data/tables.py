@@ -53,7 +53,7 @@ def csv(
         raise BadInput(
             key="dataset.path", got=f"{file}, which is not text ({error})", allowed="a CSV file in UTF-8"
         ) from error
-    delimiter = max(_DELIMITERS, key=lambda d: len(next(csv_module.reader([header], delimiter=d), [])))
+    delimiter = delimiter_of(header)
     query = "SELECT * FROM read_csv(?, header=true, sample_size=-1, strict_mode=true, delim=?, quote=?, escape=?)"
     columns = read_columns(
         query, [str(file), delimiter, '"', '"'], str(file), diagnose=lambda: _ragged_row(file, delimiter)
@@ -61,6 +61,11 @@ def csv(
     return columns_to_dataset(
         "csv", str(file), columns, label, client, features, task, split=split, split_by=split_by, has_floats=False
     )
+
+
+def delimiter_of(header: str) -> str:
+    """Comma, semicolon, tab or bar: whichever divides the header line of a CSV file into most columns."""
+    return max(_DELIMITERS, key=lambda d: len(next(csv_module.reader([header], delimiter=d), [])))
 
 
 def jsonl(

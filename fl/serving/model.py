@@ -36,8 +36,10 @@ class Model:
         classes = (self.signature.num_outputs,)
         return (*self.signature.input_shape, *classes) if self.signature.task == "next_token" else classes
 
-    def inputs(self, values: Array, *, stored: bool) -> Array:
+    def inputs(self, values: Array, *, stored: bool, first: int = 0) -> Array:
         """``values`` (N, *input_shape) as the model takes them. ``stored``: as the data hold them, not yet scaled.
+
+        ``first`` is the number of the first row, for errors.
 
         Raises Unanswerable for what the model cannot be asked: another shape, tokens that there are not, an infinity,
         or a NaN where the model knows no missing values.
@@ -59,8 +61,13 @@ class Model:
         if strange.any():
             row = int(np.flatnonzero(strange.reshape(len(found), -1).any(axis=1))[0])
             allowed = "numbers, and NaN for a missing one" if self.takes_missing else "numbers"
-            raise Unanswerable(f"row {row} holds {found[row][strange[row]].flat[0]}, allowed: {allowed}")
+            where = f" in column {self._column(strange[row])}" if strange.ndim == 2 else ""
+            raise Unanswerable(f"row {first + row} holds {found[row][strange[row]].flat[0]}{where}, allowed: {allowed}")
         return found
+
+    def _column(self, marked: Array) -> str:
+        """The name of the first marked column of a table."""
+        return self.signature.input_names[int(np.flatnonzero(marked)[0])]
 
     @property
     def takes_missing(self) -> bool:

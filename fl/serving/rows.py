@@ -13,10 +13,11 @@ from fl.serving.model import Model, Unanswerable
 from fl.signature import Signature
 
 
-def values_of(rows: Any, model: Model) -> Array:
+def values_of(rows: Any, model: Model, *, first: int = 0) -> Array:
     """Rows, each a mapping by the names of the columns or a list in their order, as (N, *input_shape).
 
-    A name that is left out, or null, is a missing value. Raises Unanswerable, with row and column, for what is no row.
+    A name that is left out, or null, is a missing value. Raises Unanswerable, with row (the first is number ``first``)
+    and column, for what is no row.
     """
     signature = model.signature
     if not isinstance(rows, list) or not rows:
@@ -26,11 +27,12 @@ def values_of(rows: Any, model: Model) -> Array:
     dtype = np.int64 if signature.input_dtype == "int64" else np.float64
     table = np.empty((len(rows), width), dtype=dtype)
     for number, row in enumerate(rows):
-        cells = _cells(row, names, number) if isinstance(row, Mapping) else _flat(row, number)
+        told = first + number
+        cells = _cells(row, names, told) if isinstance(row, Mapping) else _flat(row, told)
         if len(cells) != width:
-            raise Unanswerable(f"row {number}: {len(cells)} values, expected {width}")
+            raise Unanswerable(f"row {told}: {len(cells)} values, expected {width}")
         for place, cell in enumerate(cells):
-            table[number, place] = _number(cell, names[place] if names else place, number, whole=dtype is np.int64)
+            table[number, place] = _number(cell, names[place] if names else place, told, whole=dtype is np.int64)
     return table.reshape(len(rows), *signature.input_shape)
 
 

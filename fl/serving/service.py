@@ -86,9 +86,18 @@ class Measures:
 
 
 def application(
-    slots: Slots, *, batcher: Batcher, limits: Limits, tokens: Sequence[str] = (), follow: bool = True
+    slots: Slots,
+    *,
+    batcher: Batcher,
+    limits: Limits,
+    tokens: Sequence[str] = (),
+    follow: bool = True,
+    beside: Sequence[APIRouter] = (),
 ) -> FastAPI:
-    """The application that serves ``slots``. ``tokens``: whoever asks has to bear one, if there are any."""
+    """The application that serves ``slots``. ``tokens``: whoever asks has to bear one, if there are any.
+
+    ``beside``: other paths, behind the same tokens.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -106,7 +115,7 @@ def application(
     app.state.ready = False
     given = tuple(token.encode() for token in tokens)
     app.service = _Service(app, slots, batcher, limits, given, Measures.new())
-    app.service.route()
+    app.service.route(beside)
     return app
 
 
@@ -144,7 +153,7 @@ class _Service:
     tokens: tuple[bytes, ...]
     measures: Measures
 
-    def route(self) -> None:
+    def route(self, beside: Sequence[APIRouter]) -> None:
         """Put every path into the application."""
         app = self.app
         app.exception_handler(Refused)(_refusal)
@@ -164,6 +173,8 @@ class _Service:
             guarded.post(path, summary="Tensors in, tensors out", openapi_extra=documents.INFER)(self._infer)
         for path in ("/predict", "/v2/models/{model}/predict"):
             guarded.post(path, summary="Rows in, labels or values out", openapi_extra=documents.PREDICT)(self._predict)
+        for router in beside:
+            guarded.include_router(router)
         app.include_router(guarded)
 
     async def let_in(self, request: Request) -> None:
