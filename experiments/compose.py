@@ -48,6 +48,12 @@ def compose(overrides: Sequence[str], *, run_dir: Path | None = None, name: str 
     return settle(config, run_dir=run_dir)
 
 
+def refuse_unfit(overrides: Sequence[str]) -> None:
+    """Raise BadInput for overrides of one run that cannot be read, or that Hydra would misread."""
+    with _hydra(overrides):
+        complaints.refuse_unfit(_parse(overrides), multirun=False)
+
+
 def settle(config: DictConfig, *, run_dir: Path | None = None) -> dict[str, Any]:
     """A composed configuration as plain values, with everything filled in that follows from other values.
 

@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 
 from experiments import compose as composing
 from experiments.choices import one_of
+from experiments.complaints import COMPLAINTS
 from experiments.printing import print_table
 from experiments.rules import check
 from fl.errors import BadInput, Interrupted, MeadowError, StorageFailed
@@ -42,28 +43,32 @@ class Job:
 
 def simulate(overrides: Sequence[str], *, run: Run) -> Path:
     """One run; returns its folder. ``run`` takes complete, checked settings."""
-    settings = composing.compose(overrides)
-    check(settings)
-    done: list[Path] = []
+    composing.refuse_unfit(overrides)
+    folders: list[Path] = []
     errors: list[Exception] = []
 
     def task(config: DictConfig) -> None:
-        # Hydra's own composition, once more: what plug-ins and callbacks see is what runs.
         try:
-            done.append(run(composing.settle(config, run_dir=Path(settings["run_dir"]))))
+            settings = composing.settle(config)
+            check(settings)
+            folders.append(Path(settings["run_dir"]))
+            run(settings)
         except Exception as error:  # noqa: BLE001 - raised again below: Hydra would print its own words about it
             errors.append(error)
 
     try:
         launch(overrides, task)
     except KeyboardInterrupt:
-        _say_how_to_go_on(Path(settings["run_dir"]))
+        _say_how_to_go_on(folders)
+        raise
+    except COMPLAINTS:
+        composing.compose(overrides)  # the same again, which says in our words what is wrong
         raise
     for error in errors:
         if isinstance(error, Interrupted | StorageFailed):
-            _say_how_to_go_on(Path(settings["run_dir"]))
+            _say_how_to_go_on(folders)
         raise error
-    return done[0]
+    return folders[0]
 
 
 def sweep(overrides: Sequence[str], *, run: Run) -> tuple[Path, list[Job]]:
@@ -194,10 +199,11 @@ def _show_jobs(jobs: Sequence[Job]) -> None:
     print_table(("job", "overrides", "status", "accuracy", "loss"), rows, stderr=True)
 
 
-def _say_how_to_go_on(run_dir: Path) -> None:
+def _say_how_to_go_on(folders: Sequence[Path]) -> None:
     """Of a run cut short before its rounds began; a later one says so itself when it writes its summary."""
-    if (run_dir / "config.yaml").is_file() and not (run_dir / "summary.json").is_file():
-        print(f"go on with: fl resume {shlex.quote(str(run_dir))}", file=sys.stderr)
+    for folder in folders:
+        if (folder / "config.yaml").is_file() and not (folder / "summary.json").is_file():
+            print(f"go on with: fl resume {shlex.quote(str(folder))}", file=sys.stderr)
 
 
 def _quoted(text: str | Path) -> str:
