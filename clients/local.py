@@ -79,7 +79,7 @@ def _train_together(
     began = time.perf_counter()
     try:
         # Who has nothing to train on fails alone.
-        jobs = [job for job in jobs if len(setting.kept(job.client))]
+        jobs = [job for job in jobs if setting.num_kept(job.client)]
         if not jobs:
             return {}
         trained = train_stacked(

@@ -90,12 +90,16 @@ class Setting:
         return open_store(self.partitions)
 
     def kept(self, client: int) -> Examples:
-        """What is left of a client's training part in every round: what an update weighs is its length."""
-        return self._kept(client) if self.treatment.lasts else self.store.partition(client).train
+        """What is left of a client's training part in every round."""
+        return self._kept(client) if self.treatment.lasts else self.store.train(client)
+
+    def num_kept(self, client: int) -> int:
+        """The length of that, by which an update is weighed; nothing is read to tell it."""
+        return len(self._kept(client)) if self.treatment.lasts else self.store.num_train(client)
 
     @cached_property
     def _kept(self) -> Callable[[int], Examples]:
-        return lru_cache(maxsize=MOST_KEPT)(lambda client: self.treatment.kept(self.store.partition(client).train))
+        return lru_cache(maxsize=MOST_KEPT)(lambda client: self.treatment.kept(self.store.train(client)))
 
     def trained_on(self, client: int, *, round: int, purpose: str) -> Examples:
         """The examples that a client trains on in a round."""

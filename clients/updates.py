@@ -100,7 +100,7 @@ def _release(
             base_version=base,
             delta=delta,
             extra=extra,
-            num_examples=len(setting.kept(client)),
+            num_examples=setting.num_kept(client),
             statistics={"loss": trained.loss},
             seconds=trained.seconds,
             whole=setting.trees is not None,

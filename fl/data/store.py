@@ -31,8 +31,8 @@ from fl.parameters import Array
 from fl.signature import Signature
 
 POOLS = ("train", "validation", "test")
-# Where a client's three parts lie in x and y.
-_Places: TypeAlias = tuple[Any, Any, Any]
+# Where a part of a client lies in x and y: a slice, or rows.
+_Place: TypeAlias = Any
 
 
 @dataclass(frozen=True)
@@ -60,18 +60,26 @@ class PartitionStore:
     x: Array
     y: Array
     parts: Array
-    places: Callable[[int], _Places]
+    place: Callable[[int, int], _Place]
 
     def partition(self, client_id: int) -> Partition:
         """A client's examples: read-only slices of the mapped file, or for overlapping views a copy of the rows."""
-        self._check(client_id)
-        train, validation, test = (Examples(self.x[place], self.y[place]) for place in self.places(client_id))
+        train, validation, test = (self._part(client_id, number) for number in range(len(POOLS)))
         return Partition(client_id, train, validation, test)
+
+    def train(self, client_id: int) -> Examples:
+        """A client's training part alone: of a view, the others' rows are neither drawn nor copied."""
+        return self._part(client_id, 0)
 
     def num_train(self, client_id: int) -> int:
         """How many training examples a client has, without reading any."""
         self._check(client_id)
         return int(self.parts[client_id, 0])
+
+    def _part(self, client_id: int, number: int) -> Examples:
+        self._check(client_id)
+        place = self.place(client_id, number)
+        return Examples(self.x[place], self.y[place])
 
     def _check(self, client_id: int) -> None:
         if not 0 <= client_id < self.num_clients:
@@ -125,14 +133,14 @@ def open_store(folder: Path) -> PartitionStore:
     x, y = _mapped(folder / "x.npy"), _mapped(folder / "y.npy")
     if drawn is None:
         offsets, parts = _mapped(folder / "offsets.npy"), _mapped(folder / "parts.npy")
-        places = _slices(offsets, parts)
+        place = _slices(offsets, parts)
     else:
         pools, counts = np.array(drawn["pools"]), np.array(drawn["counts"])
         parts = np.broadcast_to(counts, (num_clients, 3))
-        places = _draws(pools, counts, int(drawn["seed"]))
+        place = _draws(pools, counts, int(drawn["seed"]))
     signature = Signature.from_dict(about["signature"])
     x = x.reshape(len(x), *signature.input_shape)
-    return PartitionStore(folder, about["name"], signature, about["fingerprint"], num_clients, x, y, parts, places)
+    return PartitionStore(folder, about["name"], signature, about["fingerprint"], num_clients, x, y, parts, place)
 
 
 def stored_signature(folder: Path) -> Signature:
@@ -146,25 +154,22 @@ def _about(folder: Path) -> dict[str, Any]:
     return read_json(folder / "store.json")
 
 
-def _slices(offsets: Array, parts: Array) -> Callable[[int], _Places]:
-    def places(client: int) -> _Places:
-        start = int(offsets[client])
-        train, validation, test = (int(n) for n in parts[client])
-        middle, last = start + train, start + train + validation
-        return slice(start, middle), slice(middle, last), slice(last, last + test)
+def _slices(offsets: Array, parts: Array) -> Callable[[int, int], _Place]:
+    def place(client: int, part: int) -> slice:
+        start = int(offsets[client]) + int(parts[client, :part].sum())
+        return slice(start, start + int(parts[client, part]))
 
-    return places
+    return place
 
 
-def _draws(pools: Array, counts: Array, seed: int) -> Callable[[int], _Places]:
+def _draws(pools: Array, counts: Array, seed: int) -> Callable[[int, int], _Place]:
     starts = np.cumsum(pools) - pools
 
-    def places(client: int) -> _Places:
-        parts = zip(POOLS, starts, pools, counts, strict=True)
-        train, validation, test = (start + draw(seed, client, pool, int(n), int(k)) for pool, start, n, k in parts)
-        return train, validation, test
+    def place(client: int, part: int) -> Array:
+        drawn: Array = starts[part] + draw(seed, client, POOLS[part], int(pools[part]), int(counts[part]))
+        return drawn
 
-    return places
+    return place
 
 
 def _write(

@@ -41,7 +41,7 @@ def updates(setting: Setting, start: Parameters, clients: list[int]) -> dict[int
 def poisoned(setting: Setting, client: int) -> Iterator[None]:
     """While it lasts, one client's examples are NaNs."""
     whole = setting.store
-    place = whole.places(client)[0]
+    place = whole.place(client, 0)
     x = whole.x.copy()
     x[place] = np.nan
     object.__setattr__(whole, "x", x)
@@ -103,13 +103,15 @@ def test_a_poisoned_client_is_refused_and_the_others_are_not_touched(
 def test_a_client_without_training_examples_fails_alone(path: str, devices: Devices, start: Parameters) -> None:
     for steps in ({}, {"local_steps": 3, "local_epochs": None}):
         setting = devices(path=path, **steps)
-        places = setting.store.places
+        store = setting.store
 
-        def nothing(client: int, places: Any = places) -> Any:
-            train, validation, test = places(client)
-            return (slice(0, 0) if client == 1 else train), validation, test
+        def nothing(client: int, part: int, place: Any = store.place) -> Any:
+            return slice(0, 0) if (client, part) == (1, 0) else place(client, part)
 
-        object.__setattr__(setting.store, "places", nothing)
+        parts = store.parts.copy()
+        parts[1, 0] = 0
+        object.__setattr__(store, "place", nothing)
+        object.__setattr__(store, "parts", parts)
         replies = ask(setting, start, [0, 1, 2])
         assert [one.clients for one in replies] == [(0, 2), (1,)]
         assert "there is no example to train on" in str(replies[1].error.reason)  # type: ignore[union-attr]
