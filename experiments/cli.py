@@ -55,6 +55,7 @@ app.add_typer(versions.app, name="versions")
 app.add_typer(data.app, name="data", rich_help_panel=AROUND)
 app.add_typer(foreign.app, name="app", rich_help_panel=AROUND)
 app.command(rich_help_panel=AROUND)(compress_command.compress)
+app.command(rich_help_panel=AROUND)(compress_command.formats)
 app.command(rich_help_panel=AROUND)(bundles.package)
 app.add_typer(bundles.app, name="bundle", rich_help_panel=AROUND)
 for judge in (judging.evaluate, judging.accept, judging.report):

@@ -1,4 +1,4 @@
-"""The command `fl compress`."""
+"""The commands `fl compress`, and `fl formats`, which measures what every format makes of a version."""
 
 from __future__ import annotations
 
@@ -58,3 +58,28 @@ def compress(
         training=training,
     )
     raise typer.Exit(status)
+
+
+def formats(
+    versions: Annotated[
+        list[str], typer.Argument(metavar="[LABEL=]VERSION...", help="A column each.", show_default=False)
+    ],
+    format: Annotated[  # noqa: A002 - the option's name
+        str, typer.Option("--format", help="Those of fl export, with commas; left out: all of them.")
+    ] = "",
+    shown: Annotated[
+        str, typer.Option("--show", help="What stands in a cell: bytes, load, row, difference, score.")
+    ] = "bytes,load,row,difference",
+    registry: Folder = REGISTRY,
+    as_json: Json = False,
+) -> None:
+    """Measure versions in every export format by the format's own reader, as a Markdown table.
+
+    bytes, seconds from the file to the first answer, seconds a row, largest difference to the model on held-back
+    examples, and the score of the file's own answers. What a format cannot express is refused with the reason.
+    """
+    from experiments.format_table import chosen, labelled, measure, show
+
+    names = chosen(shown)
+    rows = measure(labelled(versions), formats=format.split(","), registry=registry, score="score" in names)
+    show(rows, shown=names, as_json=as_json)
