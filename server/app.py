@@ -53,9 +53,6 @@ MOST_ASKED_ABOUT_VERSION_0 = 100
 
 SELECTED_BY = {"classification": "accuracy", "next_token": "accuracy", "regression": "loss"}
 
-SWITCH_SECONDS = 0.0005
-"""How long the thread that commits may keep the one that trains waiting: 5 ms, as Python has it, are a small round."""
-
 DEFAULT_REGISTRY = Path("outputs") / "registry"
 """Where `fl` looks for versions when it is not told."""
 
@@ -69,7 +66,6 @@ def main(grid: Grid, context: Context) -> None:
     Raises StoppedByFaults or Interrupted after the summary is written: every committed version stays.
     """
     torch.set_num_threads(1)
-    sys.setswitchinterval(SWITCH_SECONDS)
     settings = unflatten(context.run_config)
     run, seed = settings["run"], int(settings["seed"])
     for name in ("dir", "registry", "centre"):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Condition
 from typing import Generic, TypeVar
+
+SWITCH_SECONDS = 0.0005
+"""How long this thread may keep the main one from going on: 5 ms, as Python has it, are all of a small round."""
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -32,6 +36,7 @@ class Background(Generic[Job, Result]):
     def start(self, job: Job) -> None:
         """Hand over a job, as soon as there is room for it."""
         if self._thread is None:
+            sys.setswitchinterval(min(SWITCH_SECONDS, sys.getswitchinterval()))
             self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="commit")
         with self._changed:
             self._changed.wait_for(lambda: self._unfinished < self.most or self._error)
