@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -13,12 +14,15 @@ from fl.errors import BadInput, MissingExtra
 if TYPE_CHECKING:
     from torch import nn
 
+    from fl.inference_log.writer import InferenceLog
     from fl.packaging.predict import Predict
+    from fl.releases import Policy, Release
     from fl.serving.batching import Batcher
     from fl.serving.model import Model
     from fl.serving.server import Tls
     from fl.serving.service import Limits
     from fl.serving.slots import Slot
+    from fl.serving.steering import Steering
 
 FIRST = "model"
 """What the version is called that is named without ``NAME=``."""
@@ -54,8 +58,13 @@ def serve(
     batcher: Batcher,
     most_connections: int,
     lookup: str | None = None,
+    log: Path | None = None,
+    releases: bool = True,
 ) -> None:
     """Serve ``versions`` until a signal; the address is the one line of standard output.
+
+    log        the folder of the inference log
+    releases   follow the releases of the aliases that are served
 
     Raises BadInput or MissingExtra before anything listens.
     """
@@ -79,8 +88,16 @@ def serve(
         from fl.serving.predictions import open_predictions
 
         beside = [lookup_routes(open_predictions(lookup, key="--lookup", writing=False), by_name)]
-    slots = Slots(by_name, source.look, source.load)
-    app = application(slots, batcher=batcher, limits=limits, tokens=tokens, beside=beside)
+    taken_down = _log(log)
+    app = application(
+        Slots(by_name, source.look, source.load),
+        batcher=batcher,
+        limits=limits,
+        tokens=tokens,
+        steering=_steering(source, by_name, batcher, taken_down) if releases else (),
+        log=taken_down,
+        beside=beside,
+    )
     try:
         listen(
             app, host=host, port=port, tls=tls, most_connections=most_connections, started=lambda at: _say(at, by_name)
@@ -90,6 +107,33 @@ def serve(
         raise BadInput(
             key="--port", got=got, allowed=f"an address that can be listened at ({error.strerror})"
         ) from error
+    if not app.state.whole:  # a model hangs in a thread that Python would wait for; all else has been closed
+        sys.stderr.flush()
+        os._exit(0)
+
+
+def _log(folder: Path | None) -> InferenceLog | None:
+    if folder is None:
+        return None
+    from fl.inference_log.writer import InferenceLog
+
+    log = InferenceLog(folder)
+    if log.lost_before:
+        print(f"{folder}: {log.lost_before} records were lost when servers were killed", file=sys.stderr)
+    return log
+
+
+def _steering(
+    source: Source, by_name: Mapping[str, Slot], batcher: Batcher, log: InferenceLog | None
+) -> list[Steering]:
+    from fl.registry.layout import ALIASES
+    from fl.serving.steering import Steering
+
+    return [
+        Steering(source.registry, slot, policy_of=policy_of, load=source.load, batcher=batcher, log=log)
+        for slot in by_name.values()
+        if slot.means in ALIASES
+    ]
 
 
 def _say(address: str, slots: Mapping[str, Slot]) -> None:
@@ -134,17 +178,20 @@ class Source:
         return self._bundle(Path(name)) if _is_bundle(name) else self._version(name)
 
     def _version(self, name: str) -> Model:
-        from experiments.export import opened
+        from experiments.export import built
         from fl.models.arrays import load_parameters
+        from fl.registry import Registry
         from fl.serving.model import Model
 
-        found = opened(name, self.registry)
+        store = Registry.existing(self.registry)
+        version = store.version(name)
+        module, signature = built(version)
         if self.runtime == "torch":
-            load_parameters(found.module, found.parameters)
-            answer = _by_torch(found.module)
+            load_parameters(module, store.parameters(version))
+            answer = _by_torch(module)
         else:
-            answer = self._exported(found.version.name)
-        return Model(found.version.name, found.version.hash, found.signature, answer)
+            answer = self._exported(version.name)
+        return Model(version.name, version.hash, signature, answer)
 
     def _bundle(self, folder: Path) -> Model:
         from fl.bundle import open_bundle
@@ -182,3 +229,10 @@ def _by_torch(module: nn.Module) -> Predict:
     torch.set_num_threads(1)
 
     return lambda inputs: outputs_of(module, [torch.from_numpy(inputs)])
+
+
+def policy_of(release: Release) -> Policy:
+    """The policy of a release. Raises BadInput for one that this release of Meadow does not know."""
+    from fl.deployment import policy_for
+
+    return policy_for(release)

@@ -42,10 +42,17 @@ def serve(
         str | None, typer.Option("--lookup", metavar="URL", help="Answers of fl predict, at /lookup/KEY.")
     ] = None,
     connections: Annotated[int, typer.Option("--connections", min=1, help="At a time; then 503.")] = 1000,
+    log: Annotated[
+        Path | None, typer.Option("--log", metavar="DIR", help="Every request one record there, as Parquet.")
+    ] = None,
+    releases: Annotated[
+        bool, typer.Option("--releases/--no-releases", help="Follow the releases that `fl deploy` orders.")
+    ] = True,
 ) -> None:
     """Serve versions over HTTP: the Open Inference Protocol, and rows by the names of their columns.
 
     An alias is followed: after `fl versions promote` the server answers with the new champion within a second.
+    So are the releases of `fl deploy`: each request goes to the version that the release's policy says.
     """
     from experiments.serve import serve as run
     from fl.serving.batching import Batcher
@@ -70,4 +77,6 @@ def serve(
         batcher=Batcher(most_rows=batch_rows, most_waiting=queue_rows, wait_seconds=batch_wait),
         most_connections=connections,
         lookup=lookup,
+        log=log,
+        releases=releases,
     )

@@ -5,8 +5,13 @@
     tensors.py   the Open Inference Protocol's tensors, as JSON and as bytes
     rows.py      rows by the names of their columns, and answers for people
     slots.py     the versions that are served under a name, and the one that answers now
-    service.py   the web application
+    service.py   the web application; measures.py what it tells Prometheus, documents.py what its OpenAPI page says
+    gateway.py   what happens to a request beside its answer; answered.py which answers feedback may come to
+    router.py    which version answers while a release is open; counting.py what is counted of it
+    mirrors.py   shadows, in processes of their own
+    steering.py  follows a release; exchange.py what several servers tell each other of it
     server.py    uvicorn: impatient with those who send nothing, patient with what it accepted
 
-Nothing here knows a registry or a format: whoever starts a server hands it a function that loads a version by name.
+Nothing here knows a format or a release policy: whoever starts a server hands it a function that loads a version by
+name, and one that makes the policy of a release.
 """

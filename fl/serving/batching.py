@@ -52,6 +52,15 @@ class Batcher:
         """Rows in the queue."""
         return self._rows
 
+    @property
+    def busy(self) -> bool:
+        """Whether a call is under way, or about to be."""
+        return self._running is not None
+
+    def another(self) -> Batcher:
+        """One with the same bounds, for another model."""
+        return Batcher(self.most_rows, self.most_waiting, self.wait_seconds)
+
     async def ask(self, model: Model, inputs: Array) -> Array:
         """The model's answer to ``inputs``. Raises Overloaded where the queue is full, and what the model raises."""
         if self._queue and self._rows + len(inputs) > self.most_waiting:
@@ -64,9 +73,9 @@ class Batcher:
             self._running = loop.create_task(self._run())
         return await asked.answer
 
-    def close(self) -> None:
-        """Let the thread end."""
-        self._thread.shutdown(wait=True)
+    def close(self, *, wait: bool = True) -> None:
+        """Let the thread end; ``wait`` until it has."""
+        self._thread.shutdown(wait=wait)
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()

@@ -13,7 +13,8 @@ _ERROR = {"application/json": {"schema": {"type": "object", "properties": {"erro
 ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"description": "What was asked cannot be answered, and why", "content": _ERROR},
     401: {"description": "No token of this server", "content": _ERROR},
-    404: {"description": "No such model or version", "content": _ERROR},
+    404: {"description": "No such model, version, release or request", "content": _ERROR},
+    409: {"description": "It had its feedback already", "content": _ERROR},
     408: {"description": "The body did not come in time", "content": _ERROR},
     413: {"description": "The body is too large", "content": _ERROR},
     429: {"description": "The queue is full: again after Retry-After", "content": _ERROR},
@@ -73,6 +74,26 @@ PREDICT: dict[str, Any] = {
                                 ]
                             },
                         }
+                    },
+                }
+            }
+        },
+    }
+}
+
+FEEDBACK: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["id"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "id": {"type": "string", "description": "X-Request-Id of the answer"},
+                        "reward": {"type": "number", "minimum": 0, "maximum": 1},
+                        "label": {"description": "The right label, or one a row"},
                     },
                 }
             }

@@ -12,19 +12,24 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.types import Receive, Scope, Send
 
+from fl.inference_log.writer import InferenceLog
 from fl.parameters import Array
 from fl.serving import documents, rows, tensors
 from fl.serving.batching import Batcher, Overloaded
+from fl.serving.gateway import Gateway, Unknown, Visit
+from fl.serving.measures import Measures
 from fl.serving.model import Model, Unanswerable
+from fl.serving.router import ARM_SECONDS, Closed
 from fl.serving.slots import Slot, Slots
+from fl.serving.steering import Steering
 
 INPUT, OUTPUT, LABEL = "input", "output", "label"
 RETRY_SECONDS = 1
@@ -47,44 +52,6 @@ class Refused(Exception):
         self.status, self.why = status, why
 
 
-@dataclass(frozen=True)
-class Measures:
-    """What /metrics tells."""
-
-    registry: CollectorRegistry
-    requests: Counter
-    seconds: Histogram
-    rows: Counter
-    waiting: Gauge
-    _known: dict[tuple[str, str, int], tuple[Counter, Histogram]] = field(default_factory=dict)
-
-    def count(self, model: str, version: str, status: int, seconds: float) -> None:
-        """A request that was answered. Figures are looked up by their labels once, which takes longer than to add."""
-        known = self._known.get((model, version, status))
-        if known is None:
-            known = self.requests.labels(model, version, str(status)), self.seconds.labels(model)
-            self._known[model, version, status] = known
-        known[0].inc()
-        known[1].observe(seconds)
-
-    @classmethod
-    def new(cls) -> Measures:
-        """A set of its own, so that several applications of one process do not add up."""
-        registry = CollectorRegistry()
-        return cls(
-            registry,
-            Counter(
-                "meadow_requests",
-                "Requests by model, version and status",
-                ["model", "version", "status"],
-                registry=registry,
-            ),
-            Histogram("meadow_request_seconds", "Seconds from a request to its answer", ["model"], registry=registry),
-            Counter("meadow_rows", "Examples answered", ["model", "version"], registry=registry),
-            Gauge("meadow_waiting_rows", "Examples in the queue", registry=registry),
-        )
-
-
 def application(
     slots: Slots,
     *,
@@ -92,34 +59,45 @@ def application(
     limits: Limits,
     tokens: Sequence[str] = (),
     follow: bool = True,
+    steering: Sequence[Steering] = (),
+    log: InferenceLog | None = None,
     beside: Sequence[APIRouter] = (),
 ) -> FastAPI:
-    """The application that serves ``slots``. ``tokens``: whoever asks has to bear one, if there are any.
+    """The application that serves ``slots``.
 
-    ``beside``: other paths, behind the same tokens.
+    tokens     whoever asks has to bear one, if there are any
+    steering   of the names whose releases are followed
+    log        where every request is taken down; closed with the application
+    beside     other paths, behind the same tokens
     """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        following = asyncio.create_task(slots.follow()) if follow else None
+        for one in steering:  # a server that is started again begins where the release stands
+            await one.step()
+        tasks = [asyncio.create_task(one.follow()) for one in (*([slots] if follow else ()), *steering)]
         app.state.ready = True
         try:
             yield
         finally:
             app.state.ready = False
-            if following:
-                following.cancel()
+            for task in tasks:
+                task.cancel()
+            app.state.whole = False not in [one.close() for one in steering]
             await asyncio.to_thread(batcher.close)
+            if log is not None:
+                await asyncio.to_thread(log.close)
 
     app = _Application(title="Meadow", summary="A model of a federation, behind HTTP.", lifespan=lifespan)
-    app.state.ready = False
+    app.state.ready, app.state.whole = False, True
     given = tuple(token.encode() for token in tokens)
-    app.service = _Service(app, slots, batcher, limits, given, Measures.new())
+    app.service = _Service(app, slots, Gateway(slots, batcher, log), limits, given, Measures.new())
     app.service.route(beside)
     return app
 
 
-Answer = Callable[[Request, bytes, str, Model], Awaitable[Response]]
+Answer = Callable[[Request, bytes, Visit], Awaitable[Response]]
+"""How a kind of request is answered, by whom the visit says."""
 
 
 class _Application(FastAPI):
@@ -148,7 +126,7 @@ class _Application(FastAPI):
 class _Service:
     app: FastAPI
     slots: Slots
-    batcher: Batcher
+    gateway: Gateway
     limits: Limits
     tokens: tuple[bytes, ...]
     measures: Measures
@@ -173,6 +151,8 @@ class _Service:
             guarded.post(path, summary="Tensors in, tensors out", openapi_extra=documents.INFER)(self._infer)
         for path in ("/predict", "/v2/models/{model}/predict"):
             guarded.post(path, summary="Rows in, labels or values out", openapi_extra=documents.PREDICT)(self._predict)
+        guarded.post("/feedback", summary="What came of an answer", openapi_extra=documents.FEEDBACK)(self._feedback)
+        guarded.get("/v2/models/{model}/release", summary="The release that is open")(self._release)
         for router in beside:
             guarded.include_router(router)
         app.include_router(guarded)
@@ -198,11 +178,11 @@ class _Service:
         return _plain({"ready": self.app.state.ready}, 200 if self.app.state.ready else 503)
 
     async def _metrics(self) -> Response:
-        self.measures.waiting.set(self.batcher.waiting)
+        self.measures.look(self.gateway)
         return Response(generate_latest(self.measures.registry), media_type=CONTENT_TYPE_LATEST)
 
     async def _about(self, model: str, version: str | None = None) -> Response:
-        _, found = self._find(model, version)
+        found = self._find(model, version)[0].current
         signature = found.signature
         dtype = tensors.NAMES[signature.input_dtype]
         outputs = [
@@ -227,17 +207,19 @@ class _Service:
         )
 
     async def _model_ready(self, model: str, version: str | None = None) -> Response:
-        slot, found = self._find(model, version)
-        return _plain({"name": model, "version": found.version, "ready": True, "trouble": slot.trouble})
+        slot, _ = self._find(model, version)
+        return _plain({"name": model, "version": slot.current.version, "ready": True, "trouble": slot.trouble})
 
-    def _find(self, name: str, version: str | None = None) -> tuple[Slot, Model]:
+    def _find(self, name: str, version: str | None = None) -> tuple[Slot, Model | None]:
+        """The name, and the model if one was asked for by its version."""
         slot = self.slots.by_name.get(name)
         if slot is None:
             raise Refused(404, f"there is no model {name!r}, only {', '.join(self.slots.by_name)}")
-        model = slot.current
-        if version is not None and version not in (model.version, slot.means):
-            raise Refused(404, f"version {version!r} is not served, but {model.version}")
-        return slot, model
+        if version is None or version == slot.means:
+            return slot, None
+        if version == slot.current.version:
+            return slot, slot.current
+        raise Refused(404, f"version {version!r} is not served, but {slot.current.version}")
 
     # --- what is asked
 
@@ -263,19 +245,22 @@ class _Service:
     async def answered(self, request: Request, name: str, version: str | None, answer: Answer) -> Response:
         """The answer to a request. Raises Refused."""
         began = time.perf_counter()
-        _, model = self._find(name, version)
+        slot, model = self._find(name, version)
+        try:
+            visit = self.gateway.enter(request.headers, name, slot, model)
+        except Closed:
+            self.measures.count(name, "", 503, time.perf_counter() - began)
+            raise Refused(503, "one version is being replaced by another") from None
         status = 500
         try:
-            body = await self._body(request)
-            async with asyncio.timeout(self.limits.answer_seconds):
-                response = await answer(request, body, name, model)
+            response = await self._by_whom(request, visit, answer)
             status = response.status_code
         except Unanswerable as error:
             status = 400
             raise Refused(status, str(error)) from error
         except Overloaded as error:
             status = 429
-            raise Refused(status, f"more than {self.batcher.most_waiting} examples wait already") from error
+            raise Refused(status, f"more than {visit.lane.batcher.most_waiting} examples wait already") from error
         except TimeoutError as error:
             status = 503
             raise Refused(status, f"not answered within {self.limits.answer_seconds:g} s") from error
@@ -283,8 +268,46 @@ class _Service:
             status = refused.status
             raise
         finally:
-            self.measures.count(name, model.version, status, time.perf_counter() - began)
+            self.measures.count(name, visit.lane.model.version, status, time.perf_counter() - began)
+            self.gateway.leave(visit, status, began)
+        response.raw_headers.extend(visit.headers())
         return response
+
+    async def _by_whom(self, request: Request, visit: Visit, answer: Answer) -> Response:
+        """The answer of whom the request was given to, or of the champion where a challenger fails."""
+        body = await self._body(request)
+        router, first = visit.router, visit.lane
+        instead = router.instead(first) if router else None
+        if router is None or instead is None:
+            async with asyncio.timeout(self.limits.answer_seconds):
+                return await answer(request, body, visit)
+        asked = time.perf_counter()
+        try:
+            async with asyncio.timeout(min(ARM_SECONDS, self.limits.answer_seconds / 2)):
+                return await answer(request, body, visit)
+        except Exception:  # noqa: BLE001  whatever a challenger does, its users are answered
+            seconds = time.perf_counter() - asked
+        visit.move(instead)
+        async with asyncio.timeout(self.limits.answer_seconds):
+            response = await answer(request, body, visit)
+        router.answered(first, user=visit.user, seconds=seconds, failed=True)  # it is not the asker's fault
+        return response
+
+    async def _feedback(self, request: Request) -> Response:
+        try:
+            told, _ = tensors.parse(await self._body(request), None)
+            self.gateway.feedback(told)
+        except Unanswerable as error:
+            raise Refused(400, str(error)) from error
+        except Unknown as error:
+            raise Refused(409 if error.again else 404, str(error)) from error
+        return _plain({"joined": True})
+
+    async def _release(self, model: str) -> Response:
+        router = self._find(model)[0].router
+        if router is None:
+            raise Refused(404, f"no release of {model} is open")
+        return _plain(router.about())
 
     async def _body(self, request: Request) -> bytes:
         """All of it. Refused with 413 as soon as it is seen to be too large, and with 408 where it does not come."""
@@ -304,7 +327,8 @@ class _Service:
             raise Refused(408, f"the body did not come within {self.limits.body_seconds:g} s") from error
         return b"".join(parts)
 
-    async def _tensors(self, request: Request, body: bytes, name: str, model: Model) -> Response:
+    async def _tensors(self, request: Request, body: bytes, visit: Visit) -> Response:
+        model = visit.lane.model
         asked, behind = tensors.parse(body, request.headers.get(tensors.HEADER_LENGTH))
         known = [OUTPUT] if model.signature.task == "regression" else [OUTPUT, LABEL]
         wanted = tensors.outputs_wanted(asked, known)
@@ -315,30 +339,33 @@ class _Service:
         if not given.ndim:
             raise Unanswerable("shape: the first axis is that of the examples")
         stored = given.dtype.kind in "biu" and model.signature.input_dtype != "int64"
-        outputs = await self._ask(name, model, model.inputs(given, stored=stored))
+        outputs = await self._ask(visit, model.inputs(given, stored=stored))
         found = {OUTPUT: outputs, **({LABEL: rows.labels_of(outputs, model.signature)} if LABEL in wanted else {})}
         binary = [one for one in wanted if tensors.as_bytes(asked, one)]
-        about = {"model_name": name, "model_version": model.version, **({"id": number} if number else {})}
+        about = {"model_name": visit.name, "model_version": model.version, **({"id": number} if number else {})}
         content, length = tensors.encode(about, {one: found[one] for one in wanted}, binary)
         if length is None:
             return Response(content, media_type="application/json")
         headers = {tensors.HEADER_LENGTH: str(length)}
         return Response(content, media_type="application/octet-stream", headers=headers)
 
-    async def _rows(self, request: Request, body: bytes, name: str, model: Model) -> Response:
+    async def _rows(self, request: Request, body: bytes, visit: Visit) -> Response:
+        model = visit.lane.model
         asked, _ = tensors.parse(body, None)
         if strange := sorted(asked.keys() - {"rows"}):
             raise Unanswerable(f"got {strange[0]!r}, allowed: rows")
         values = rows.values_of(asked.get("rows"), model)
-        outputs = await self._ask(name, model, model.inputs(values, stored=True))
+        outputs = await self._ask(visit, model.inputs(values, stored=True))
         told = rows.answers_of(outputs, model.signature)
-        return _plain({"model": name, "version": model.version, "hash": model.hash, "predictions": told})
+        return _plain({"model": visit.name, "version": model.version, "hash": model.hash, "predictions": told})
 
-    async def _ask(self, name: str, model: Model, inputs: Array) -> Array:
-        outputs = await self.batcher.ask(model, inputs)
+    async def _ask(self, visit: Visit, inputs: Array) -> Array:
+        lane = visit.lane
+        outputs = await lane.batcher.ask(lane.model, inputs)
         if not np.isfinite(outputs).all():
             raise Unanswerable("the model's answer to this is no finite number")
-        self.measures.rows.labels(name, model.version).inc(len(inputs))
+        visit.inputs, visit.outputs = inputs, outputs
+        self.measures.rows.labels(visit.name, lane.model.version).inc(len(inputs))
         return outputs
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from fl.errors import MeadowError
 from fl.serving.model import Model
+from fl.serving.router import Router
 
 LOOK_SECONDS = 0.25
 """Between two looks at which version a name means: a deployment reaches its users within a second."""
@@ -20,11 +21,13 @@ class Slot:
     means    the version's name as the registry knows it: an alias that moves, say
     current  what answers; replaced as a whole, so that a request has one model from beginning to end
     trouble  why the version that the name means now could not be loaded; the one before goes on answering
+    router   who answers in its place while a release of the name is open
     """
 
     means: str
     current: Model
     trouble: str = ""
+    router: Router | None = None
     switches: int = 0
 
 
@@ -55,7 +58,8 @@ class Slots:
             if found == slot.current.hash or self._failed.get(slot.means) == found:
                 return
             try:
-                slot.current, slot.trouble = self.load(slot.means), ""
+                loaded = slot.router.model(found) if slot.router else None
+                slot.current, slot.trouble = loaded or self.load(slot.means), ""
                 slot.switches += 1
             except MeadowError as error:
                 self._failed[slot.means], slot.trouble = found, str(error)

@@ -1,0 +1,77 @@
+"""Answers that feedback may still come to: by request id, for as long as there is room."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import final
+
+from fl.serving.model import Unanswerable
+
+MOST_LABELS = 64
+"""Of one request whose labels are remembered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Who was answered, and what.
+
+    release   the open release, "" without one; ``arm`` of it
+    places    numbers of the labels that were answered, row by row; None where there are none, or too many
+    """
+
+    model: str
+    version: str
+    release: str
+    arm: str
+    user: str | None
+    context: str | None
+    places: tuple[int, ...] | None
+
+
+@final
+@dataclass(eq=False)
+class Answers:
+    """The last ``most`` answers; an older one is forgotten, and one that had its feedback stays, so as to say so."""
+
+    most: int = 50_000
+    _by_id: dict[str, Answered] = field(default_factory=dict)
+    _rewarded: dict[str, None] = field(default_factory=dict)
+
+    def add(self, number: str, answer: Answered) -> None:
+        """Remember an answer."""
+        if len(self._by_id) >= self.most:
+            del self._by_id[next(iter(self._by_id))]
+        self._by_id[number] = answer
+
+    def find(self, number: str) -> Answered | None:
+        """The answer to a request, by its id, None if it is unknown, forgotten, or had its feedback."""
+        return self._by_id.get(number)
+
+    def settle(self, number: str) -> None:
+        """Its feedback has come; it counts once."""
+        self._by_id.pop(number, None)
+        if len(self._rewarded) >= self.most:
+            del self._rewarded[next(iter(self._rewarded))]
+        self._rewarded[number] = None
+
+    def settled(self, number: str) -> bool:
+        """Whether its feedback has come already."""
+        return number in self._rewarded
+
+
+def reward_of(label: object, answer: Answered, names: Sequence[str]) -> float:
+    """The share of an answer's rows whose label is ``label``: a name, or a list of names, one a row.
+
+    Raises Unanswerable for a label that there is not, or where the answer has none.
+    """
+    if answer.places is None:
+        raise Unanswerable("label: this answer has no label that was kept; send a reward")
+    labels = label if isinstance(label, list) else [label]
+    if len(labels) != len(answer.places):
+        raise Unanswerable(f"label: {len(labels)} labels, the answer has {len(answer.places)}")
+    for one in labels:
+        if isinstance(one, bool) or not isinstance(one, str | int) or str(one) not in names:
+            raise Unanswerable(f"label: got {one!r}, allowed: {', '.join(names[:20])}")
+    same = [names[place] == str(one) for place, one in zip(answer.places, labels, strict=True)]
+    return sum(same) / len(same)

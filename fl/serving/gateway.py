@@ -1,0 +1,161 @@
+"""What happens to a request beside its answer: who asks, which version answers, and what is kept of it."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import time
+from dataclasses import dataclass, replace
+from typing import Any, final
+
+from starlette.datastructures import Headers
+
+from fl.inference_log.files import read
+from fl.inference_log.records import ANSWER, FEEDBACK, Record
+from fl.inference_log.writer import InferenceLog
+from fl.parameters import Array
+from fl.serving import rows
+from fl.serving.answered import MOST_LABELS, Answered, Answers, reward_of
+from fl.serving.batching import Batcher
+from fl.serving.model import Model, Unanswerable
+from fl.serving.router import Lane, Router
+from fl.serving.slots import Slot, Slots
+
+MOST_ID = 128
+"""Characters of a request's id, a user's or a context; a longer id is replaced, and of the others the rest is cut."""
+
+
+@dataclass(eq=False, slots=True)
+class Visit:
+    """One request under way.
+
+    id, user, context   X-Request-Id, which is made where it is missing; X-User-Id; X-Context
+    lane                who answers; ``router``, of the release that is open
+    inputs, outputs     of the model; ``places``: numbers of the labels; None until it has answered
+    """
+
+    id: str
+    user: str | None
+    context: str | None
+    name: str
+    lane: Lane
+    router: Router | None
+    inputs: Array | None = None
+    outputs: Array | None = None
+
+    def move(self, lane: Lane) -> None:
+        """Let ``lane`` answer in place of the one that was to."""
+        self.lane.busy -= 1
+        lane.busy += 1
+        self.lane = lane
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """Of the answer."""
+        found = [(b"x-request-id", self.id.encode("latin-1")), (b"x-meadow-version", self.lane.model.version.encode())]
+        return [*found, (b"x-meadow-arm", self.lane.arm.encode())] if self.router else found
+
+
+class Unknown(Exception):
+    """Feedback to a request that nobody remembers, or that had it: ``again``."""
+
+    def __init__(self, why: str, *, again: bool) -> None:
+        super().__init__(why)
+        self.again = again
+
+
+@final
+class Gateway:
+    """Of one server."""
+
+    def __init__(self, slots: Slots, batcher: Batcher, log: InferenceLog | None = None) -> None:
+        self.slots, self.batcher, self.log = slots, batcher, log
+        self.answers = Answers()
+        self._prefix, self._numbers = secrets.token_hex(6), itertools.count()
+        if log is not None:
+            self._remember(log)
+
+    def enter(self, headers: Headers, name: str, slot: Slot, model: Model | None) -> Visit:
+        """Who is to answer; ``model``: the one that was asked for by its version. Raises Closed."""
+        number = headers.get("x-request-id") or ""
+        if not 0 < len(number) <= MOST_ID or not number.isprintable():
+            number = f"{self._prefix}-{next(self._numbers):x}"
+        user, context = headers.get("x-user-id"), headers.get("x-context")
+        user, context = user and user[:MOST_ID], context and context[:MOST_ID]
+        router = slot.router if model is None else None
+        if router is None:
+            return Visit(number, user, context, name, Lane("", model or slot.current, self.batcher, 1), None)
+        lane = router.lane(number, user=user, context=context)
+        lane.busy += 1  # from here on: it is not taken away under a request whose body is still to come
+        return Visit(number, user, context, name, lane, router)
+
+    def leave(self, visit: Visit, status: int, began: float) -> None:
+        """Count, keep and mirror: ``began`` is of time.perf_counter. What the asker did wrong is nobody's figure."""
+        seconds = time.perf_counter() - began
+        visit.lane.busy -= 1
+        lane, router, outputs = visit.lane, visit.router, visit.outputs
+        if router is not None and (status == 200 or status >= 500):
+            router.answered(lane, user=visit.user, seconds=seconds, failed=status != 200)
+        if status != 200 or outputs is None or visit.inputs is None:
+            if self.log is not None:
+                self._log(self.log, visit, status, seconds, None)
+            return
+        if router is not None:
+            router.mirror(lane, visit.id, inputs=visit.inputs, outputs=outputs)
+        if router is None and self.log is None:
+            return
+        classes = lane.model.signature.task != "regression"
+        places = outputs.argmax(axis=-1) if classes else None
+        kept = None if places is None or places.size > MOST_LABELS else tuple(places.reshape(-1).tolist())
+        release, version = router.release.id if router else "", lane.model.version
+        self.answers.add(visit.id, Answered(visit.name, version, release, lane.arm, visit.user, visit.context, kept))
+        if self.log is not None:
+            self._log(self.log, visit, status, seconds, places)
+
+    def feedback(self, told: dict[str, Any]) -> None:
+        """Join {"id", "reward"} or {"id", "label"} to its answer. Raises Unanswerable, Unknown."""
+        number, given = told.get("id"), told.keys() - {"id"}
+        if not isinstance(number, str) or given not in ({"reward"}, {"label"}):
+            raise Unanswerable('expected {"id": text, "reward": number from 0 to 1} or {"id": text, "label": ...}')
+        answer = self.answers.find(number)
+        if answer is None:
+            again = self.answers.settled(number)
+            why = "had its feedback already" if again else "is unknown here, or too long ago"
+            raise Unknown(f"the request {number[:MOST_ID]!r} {why}", again=again)
+        reward = told.get("reward")
+        slot = self.slots.by_name.get(answer.model)
+        if "label" in told:
+            names = rows.label_names(slot.current.signature) if slot else []
+            reward = reward_of(told["label"], answer, names)
+        if isinstance(reward, bool) or not isinstance(reward, int | float) or not 0 <= reward <= 1:
+            raise Unanswerable(f"reward: got {reward!r}, allowed: a number from 0 to 1")
+        self.answers.settle(number)
+        if slot is not None and slot.router is not None:
+            slot.router.rewarded(answer, float(reward))
+        if self.log is not None:
+            known = Record(FEEDBACK, number, time.time(), answer.user, answer.context, answer.model, answer.version)
+            self.log.add(known._replace(release=answer.release, arm=answer.arm, reward=float(reward)))
+
+    def _log(self, log: InferenceLog, visit: Visit, status: int, seconds: float, places: Array | None) -> None:
+        router, lane = visit.router, visit.lane
+        log.add(
+            Record(
+                *(ANSWER, visit.id, time.time(), visit.user, visit.context, visit.name, lane.model.version),
+                *(router.release.id if router else "", lane.arm, status, seconds),
+                *(visit.inputs, visit.outputs, places),
+            )
+        )
+
+    def _remember(self, log: InferenceLog) -> None:
+        """Answers of the server before this one, so that their feedback is joined too."""
+        fields = "id, model, version, release, arm, user, context, places"
+        most = self.answers.most
+        answered = f"SELECT {fields}, time FROM records WHERE kind = '{ANSWER}' AND status = 200"
+        settled = f"SELECT id FROM records WHERE kind = '{FEEDBACK}'"
+        query = f"{answered} AND id NOT IN ({settled}) ORDER BY time DESC LIMIT {most}"
+        for row in reversed(read(log.folder, query)):
+            places, number = row.pop("places"), row.pop("id")
+            del row["time"]
+            kept = None if places is None or len(places) > MOST_LABELS else tuple(places)
+            self.answers.add(number, replace(Answered(**row, places=None), places=kept))
+        for row in read(log.folder, f"{settled} ORDER BY time DESC LIMIT {most}"):
+            self.answers.settle(row["id"])
