@@ -18,8 +18,8 @@ from fl.evaluation.calibration import BINS, reliability
 from fl.evaluation.classes import by_class, confusion
 from fl.evaluation.explanation import explanation
 from fl.evaluation.fairness import fairness
-from fl.evaluation.intervals import Figure, Interval, intervals, resampled
-from fl.evaluation.paired import difference, mcnemar
+from fl.evaluation.intervals import Figure, Interval, intervals
+from fl.evaluation.paired import bootstrap_p_worse, difference, mcnemar
 from fl.evaluation.robustness import robustness
 from fl.evaluation.slices import LEAST, chosen_columns, slices
 from fl.models.tasks import CONFUSION_CLASSES
@@ -157,7 +157,7 @@ def against(found: Answers, other: Answers, name: str, *, seed: int) -> dict[str
         tested = {"won": exact.won, "lost": exact.lost, "p": exact.p, "worse_p": exact.p_worse}
         return told | {"test": "McNemar, exact", **tested}
     sign = 1.0 if metric == "mae" else -1.0
-    return told | {"test": "paired bootstrap", "worse_p": _share_better(sign * (mine - its), seed=seed)}
+    return told | {"test": "paired bootstrap-t", "worse_p": bootstrap_p_worse(sign * (mine - its), seed=seed)}
 
 
 def absent(why: str) -> dict[str, Any]:
@@ -173,13 +173,6 @@ def between(one: Interval) -> dict[str, float | None]:
 def number(value: float) -> float | None:
     """A finite number, or null."""
     return float(value) if math.isfinite(value) else None
-
-
-def _share_better(worse_by: Array, *, seed: int) -> float:
-    """Of resamples of how much worse each example is, (n,): the share whose mean is not above 0."""
-    n = len(worse_by)
-    means = np.concatenate([weights @ worse_by / n for weights in resampled(n, RESAMPLES, seed=seed)])
-    return float(np.mean(means <= 0))
 
 
 def _bins(sure: Array, right: Array) -> dict[str, Any]:

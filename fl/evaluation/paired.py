@@ -2,7 +2,10 @@
 
     McNemar   of the examples that one model got right and the other wrong, b are this model's and c the other's; if
               both are equally good, b is Binomial(b + c, 1/2). Exact, from the tail of that (McNemar 1947)
-    bootstrap the interval of the mean difference of a number an example (loss, absolute error), see intervals.py
+    bootstrap the interval of the mean difference of a number an example (loss, absolute error), see intervals.py; and
+              the chance of a difference so large if there were none: with t = mean / (deviation / sqrt n), the share
+              of resamples whose t about the mean that was found is as large (bootstrap-t, Hall & Wilson 1991). The
+              share of resampled means below 0 would call a skewed difference of few examples worse too often
 
 A paired test sees what two intervals side by side do not: what is hard for one is mostly hard for the other too.
 """
@@ -14,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fl.evaluation.intervals import Figure, Interval, intervals
+from fl.evaluation.intervals import Figure, Interval, intervals, resampled
 from fl.parameters import Array
 
 
@@ -48,6 +51,23 @@ def difference(values: Array, other: Array, *, seed: int, resamples: int = 1000,
     """The mean of ``values - other`` (n,), and its interval."""
     figure = Figure.mean(np.asarray(values, dtype=np.float64) - np.asarray(other, dtype=np.float64))
     return intervals({"": figure}, seed=seed, resamples=resamples, confidence=confidence)[""]
+
+
+def bootstrap_p_worse(worse_by: Array, *, seed: int, resamples: int = 1000) -> float:
+    """The chance that a model as good as the other would be worse by so much on average, or more; never exactly 0.
+
+    ``worse_by`` (n,) is how much worse each example came out.
+    """
+    worse_by = np.asarray(worse_by, dtype=np.float64)
+    n, mean, deviation = len(worse_by), float(worse_by.mean()), float(worse_by.std())
+    if deviation <= 1e-12 * abs(mean):  # no example differs from another: there is nothing to resample
+        return 1.0 if mean <= 0 else 1 / (resamples + 1)
+    found, apart, as_large = mean / deviation, worse_by - mean, 0
+    for weights in resampled(n, resamples, seed=seed):
+        means, squares = weights @ apart / n, weights @ apart**2 / n
+        deviations = np.sqrt(np.maximum(squares - means**2, (1e-12 * deviation) ** 2))
+        as_large += int(np.sum(means / deviations >= found))
+    return (as_large + 1) / (resamples + 1)
 
 
 def _tail(trials: int, most: int) -> float:

@@ -5,7 +5,7 @@ import pytest
 
 from fl.errors import BadInput
 from fl.evaluation.intervals import Figure, intervals, resampled
-from fl.evaluation.paired import difference, mcnemar
+from fl.evaluation.paired import bootstrap_p_worse, difference, mcnemar
 
 RNG = np.random.default_rng
 
@@ -128,3 +128,40 @@ def test_the_paired_test_s_false_positive_rate_is_right():
     rate = rejected(1500, worse_by=0.0)
     assert 0.02 < rate < 0.05 + 4 * np.sqrt(0.05 * 0.95 / 1500)
     assert rejected(200, worse_by=0.15) > 0.9  # and it sees what is there
+
+
+def symmetric(random, n):
+    return random.normal(size=n)
+
+
+def few_much_worse(random, n):
+    return random.exponential(size=n) - 1
+
+
+def few_much_better(random, n):
+    return 1 - random.exponential(size=n)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [40, 200])
+@pytest.mark.parametrize("draw", [symmetric, few_much_worse, few_much_better])
+def test_the_bootstrap_s_false_positive_rate_is_right(draw, n):
+    """At 5 %, with 3 standard errors of 1500 trials and what few and skewed examples still cost."""
+    random, called, seen = RNG(4), 0, 0
+    for number in range(1500):
+        worse_by = draw(random, n)
+        called += bootstrap_p_worse(worse_by, seed=number, resamples=400) < 0.05
+        if number < 100:
+            seen += bootstrap_p_worse(worse_by + 1.0, seed=number, resamples=400) < 0.05
+    assert called / 1500 == pytest.approx(0.05, abs=3 * np.sqrt(0.05 * 0.95 / 1500) + 0.6 / n)
+    assert seen > 90  # and it sees what is there
+
+
+def test_the_bootstrap_of_what_does_not_vary_and_of_what_is_plain():
+    assert bootstrap_p_worse(np.zeros(9), seed=1) == bootstrap_p_worse(-np.ones(9), seed=1) == 1.0
+    assert bootstrap_p_worse(np.ones(9), seed=1) == pytest.approx(1 / 1001)
+    values = RNG(1).normal(size=100)
+    assert bootstrap_p_worse(values + 1, seed=1) < 0.01 and bootstrap_p_worse(values - 1, seed=1) > 0.99
+    # Near the t-test where examples are many and their differences symmetric.
+    ttest = pytest.importorskip("scipy.stats").ttest_1samp(values + 0.1, 0.0, alternative="greater").pvalue
+    assert bootstrap_p_worse(values + 0.1, seed=1, resamples=8000) == pytest.approx(ttest, abs=0.02)
