@@ -63,7 +63,7 @@ def _train(setting: Setting, content: RecordDict, clients: Sequence[int]) -> lis
     # The server does not ask them; where it cannot tell who they are, they say no themselves.
     gone |= {client: "is held out of training" for client in clients if client in setting.unseen}
     outcomes = make_updates(setting, task, [client for client in clients if client not in gone])
-    replies = _summed(setting, outcomes) if kind == "sum" else [_alone(task, client, out) for client, out in outcomes]
+    replies = _summed(setting, outcomes) if kind == "sum" else [_alone(setting, task, *one) for one in outcomes]
     return [*replies, *(_gone(client, why) for client, why in gone.items())]
 
 
@@ -96,16 +96,18 @@ ANSWERS: dict[str, Callable[[Setting, RecordDict, Sequence[int]], list[Reply]]] 
 }
 
 
-def _alone(task: TrainTask, client: int, outcome: Outcome) -> Reply:
+def _alone(setting: Setting, task: TrainTask, client: int, outcome: Outcome) -> Reply:
     """One client's reply for a stock Flower strategy; honours what Flower's own client-side mods would."""
     if not isinstance(outcome, Update):
         return Reply((client,), error=wire.error_of(outcome))
+    # What Flower's strategies weigh a client by.
+    weight = {} if setting.weighting == "examples" else {wire.NUM_EXAMPLES: 1}
     limit = task.options.get("clipping_norm")
     if limit is None:
-        return Reply((client,), content=wire.parameters_reply(outcome, task))
+        return Reply((client,), content=wire.parameters_reply(outcome, task, **weight))
     length = outcome.norm
     clipped = outcome if length <= limit else replace(outcome, delta=scale(outcome.delta, limit / length))
-    return Reply((client,), content=wire.parameters_reply(clipped, task, norm_bit=int(length <= limit)))
+    return Reply((client,), content=wire.parameters_reply(clipped, task, norm_bit=int(length <= limit), **weight))
 
 
 def _summed(setting: Setting, outcomes: Iterable[tuple[int, Outcome]]) -> list[Reply]:

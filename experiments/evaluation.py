@@ -98,9 +98,29 @@ def evaluate(
         "rival": other.name if other else None,
         "champion": beside_champion(store, version, mine, examples),
         "clients": on_clients(store, version, seed=seed, resamples=resamples, confidence=confidence),
+        "privacy": privacy_spent(store, version),
         "resources": size(store.parameters(version)),
         "measured": latency(module, signature),
     }
+
+
+def privacy_spent(store: Registry, version: Version) -> dict[str, Any]:
+    """What was spent of the privacy of the clients whose updates went into a version."""
+    from fl.evaluation.privacy import Round, spent
+
+    config, line = version.manifest.get("config"), store.lineage(version)
+    if not config:
+        return {"absent": "the run did not record its settings"}
+    trained = [one.manifest for one in line if one.round and one.run_id == version.run_id]
+    counts = [(one.get("record") or {}).get("clients", {}).get("answered") for one in trained]
+    return spent(
+        [Round(one.get("cohort") or (), answered) for one, answered in zip(trained, counts, strict=True)],
+        strategy=config["strategy"],
+        weighting=str(config["server"]["weighting"]),
+        cohort_size=int(config["cohort_size"]),
+        num_clients=int(config["num_clients"]),
+        earlier=line[-1].run_id != version.run_id,
+    )
 
 
 def beside_champion(store: Registry, version: Version, mine: Answers, examples: HeldBack) -> dict[str, Any]:
@@ -221,6 +241,9 @@ def show(found: dict[str, Any]) -> None:
     for kind in found["robustness"]:
         told = kind.get("absent") or ", ".join(f"{one['value']:.4g} at {one['strength']:g}" for one in kind["values"])
         facts.append((kind["kind"], told))
+    private = found["privacy"]
+    spent = private.get("absent") or "epsilon {epsilon:.4g} at delta {delta:.3g}".format(**private)
+    facts.append(("privacy", spent))
     explained = found["explanation"]
     first = [f"{one['input']} {one['importance']:.3g}" for one in explained.get("permutation", [])[:5]]
     facts.append(("matters most", explained.get("absent") or ", ".join(first)))

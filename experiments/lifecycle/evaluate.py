@@ -59,7 +59,8 @@ STAGE = Stage(
         *("experiments.lifecycle.evaluate", "experiments.evaluation", "fl.evaluation.held_back"),
         *("fl.evaluation.answers", "fl.evaluation.intervals", "fl.evaluation.calibration", "fl.evaluation.classes"),
         *("fl.evaluation.slices", "fl.evaluation.fairness", "fl.evaluation.robustness", "fl.evaluation.explanation"),
-        *("fl.evaluation.paired", "fl.evaluation.resources", "fl.evaluation.by_client", "server.every_client"),
+        *("fl.evaluation.paired", "fl.evaluation.resources", "fl.evaluation.by_client", "fl.evaluation.privacy"),
+        *("server.every_client"),
     ),
     run=run,
     quality=Quality(

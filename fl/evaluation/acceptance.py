@@ -111,10 +111,10 @@ def _size(evidence: Mapping[str, Any], limit: float) -> tuple[bool, str]:
 
 
 def _epsilon(evidence: Mapping[str, Any], limit: float) -> tuple[bool, str]:
-    found = (evidence.get("privacy") or {}).get("epsilon")
-    if found is None:
-        return False, f"epsilon at most {limit:g}: nobody accounted for what was spent"
-    return _at_most("epsilon", found, limit, unit=" spent")
+    privacy = evidence.get("privacy") or {"absent": "nobody accounted for what was spent"}
+    if "absent" in privacy:
+        return False, f"epsilon at most {limit:g}: {privacy['absent']}"
+    return _at_most("epsilon", privacy["epsilon"], limit, unit=f" spent, at delta {privacy['delta']:.3g}")
 
 
 def _fairness(evidence: Mapping[str, Any], floor: float) -> tuple[bool, str]:

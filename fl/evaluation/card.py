@@ -175,8 +175,10 @@ def _training(version: Mapping[str, Any], evidence: Evidence, config: Mapping[st
         yield _field("clients a round", config.get("cohort_size"), "the run did not record it")
         told = {name: client.get(name) for name in ("optimizer", "learning_rate", "batch_size", "local_epochs")}
         yield _field("on a device", {k: v for k, v in told.items() if v is not None}, "the run did not record it")
-        private = own if own and "DifferentialPrivacy" in own else None
+        private = own.rpartition(".")[2] if own and "DifferentialPrivacy" in own else None
         yield _field("differential privacy", private, "no strategy that adds noise was chosen")
+        if private:
+            yield _field("what it bought", *_spent(evidence.get("evaluate", {}).get("privacy")))
     train = evidence.get("train", {})
     yield _field("rounds", train.get("rounds"), _unfound("train"))
     selection = train.get("selection")
@@ -194,6 +196,16 @@ _SMALLER = {
     "prune_units": "the weakest {fraction} of the hidden units of every layer were taken out",
     "distil": "another model took the place of the original",
 }
+
+
+def _spent(privacy: Mapping[str, Any] | None) -> tuple[str | None, str]:
+    """Epsilon in words, and why there is none."""
+    if privacy is None or "absent" in privacy:
+        return None, (privacy or {}).get("absent", _unfound("evaluate"))
+    return (
+        f"by client, epsilon {privacy['epsilon']:.3g} at delta {privacy['delta']:.3g}, after "
+        f"{privacy['most_rounds_of_a_client']} rounds at most; {'; '.join(privacy['assumptions'])}"
+    ), ""
 
 
 def _figures(version: Mapping[str, Any], evidence: Evidence) -> Iterator[Field]:

@@ -164,6 +164,14 @@ def test_uniform_weights(devices: Devices, start: Parameters) -> None:
     assert reply.content is not None and reply.content.metric_records["clients"]["weight"] == [1.0, 1.0]
 
 
+def test_uniform_weights_are_those_of_stock_strategies_too(devices: Devices, start: Parameters) -> None:
+    from dataclasses import replace
+
+    for options in ({}, {"clipping_norm": 0.1}):
+        (reply,) = ask(replace(devices(), weighting="uniform"), start, [1], "parameters", **options)
+        assert reply.content is not None and reply.content.metric_records["metrics"]["num-examples"] == 1
+
+
 def test_reasons_are_bounded() -> None:
     error = wire.error_of(ClientFailed(client=3, reason="x" * 10_000))
     assert error.reason is not None and len(error.reason) <= wire.MAX_REASON
