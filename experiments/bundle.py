@@ -11,7 +11,9 @@ import typer
 from experiments.versions import REGISTRY, Json, Name
 from experiments.versions import Folder as Registry
 
-app = typer.Typer(no_args_is_help=True, help="Look into the bundles that `fl package` makes, and verify them.")
+app = typer.Typer(
+    no_args_is_help=True, help="Bundles that `fl package` makes: look into them, verify and deliver them."
+)
 
 Folder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The folder of a bundle.", show_default=False)]
 PublicKey = Annotated[
@@ -64,3 +66,31 @@ def verify(bundle: Folder, public_key: PublicKey = None, as_json: Json = False) 
     else:
         signed = f"signed by {found.signed_by}" if found.signed_by else "not signed"
         print(f"{bundle}: nothing is wrong, {signed}")
+
+
+@app.command()
+def image(
+    bundle: Folder,
+    output: Annotated[Path, typer.Option("--output", metavar="DIR", help="A new folder.")] = Path("image"),
+    public_key: PublicKey = None,
+) -> None:
+    """Write a folder to build an image of `fl serve` from, and Kubernetes manifests to run it by."""
+    from fl.bundle import open_bundle
+    from fl.packaging.image import write
+
+    print(write(open_bundle(bundle, public_key=public_key), output))
+
+
+@app.command()
+def serverless(
+    bundle: Folder,
+    output: Annotated[Path, typer.Option("--output", metavar="FILE", help="The zip.")] = Path("function.zip"),
+    public_key: PublicKey = None,
+) -> None:
+    """Write a zip with one function that answers, for a platform that runs functions; its name is printed first."""
+    from fl.bundle import open_bundle
+    from fl.packaging.serverless import HANDLER, write
+
+    made = write(open_bundle(bundle, public_key=public_key), output)
+    print(f"{HANDLER}: {made.packed_bytes / 1e6:.1f} MB, unzipped {made.bytes / 1e6:.0f} MB")
+    print(made.path)
