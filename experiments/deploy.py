@@ -195,6 +195,20 @@ def watch(
         time.sleep(0.25)
 
 
+@app.command(rich_help_panel=STEERING)
+def compare(
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Releases of each kind under each policy.")] = 10,
+    seed: Annotated[int, typer.Option("--seed", help="The same seed, the same table.")] = 1,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print a table for a README.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Simulate all policies with better, worse, slower, crashing and biased challengers: which is for what."""
+    from experiments.release_comparison import compare as measure
+    from experiments.release_comparison import show
+
+    show(measure(repeats=repeats, seed=seed), as_json=as_json, markdown=markdown)
+
+
 def _asking(action: str) -> Any:
     def command(release: Id = None, registry: Folder = REGISTRY, reason: Reason = "") -> None:
         _ask(registry, release, action, reason=reason)

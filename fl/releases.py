@@ -194,10 +194,6 @@ class Evidence:
         """The figures of an arm, all 0 if nothing was counted of it."""
         return self.arms.get(arm) or Figures()
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values, for whoever keeps what a decision rested on."""
-        return asdict(self)
-
 
 class Policy(Protocol):
     """A release policy: pure functions of state and evidence, that never read a clock."""
@@ -259,13 +255,17 @@ def assigned(routing: Routing, *, salt: str, user: str, context: str | None = No
     has more than 1/k. (For three arms whose shares may be anything, no rule without a memory can promise it.)
     """
     shares = (routing.shares_by_context or {}).get(context or "", routing.shares)
-    point = int.from_bytes(hashlib.sha256(f"{salt}/{user}".encode()).digest()[:8], "big") / 2**64
-    ends, names = _layout(tuple(shares.items()))
-    return names[min(bisect_right(ends, point), len(names) - 1)]
+    ends, names = layout(tuple(shares.items()))
+    return names[min(bisect_right(ends, point(salt=salt, user=user)), len(names) - 1)]
+
+
+def point(*, salt: str, user: str) -> float:
+    """Where a user stands in [0, 1), by SHA-256: everywhere alike, and elsewhere under another salt."""
+    return int.from_bytes(hashlib.sha256(f"{salt}/{user}".encode()).digest()[:8], "big") / 2**64
 
 
 @lru_cache(maxsize=1024)
-def _layout(shares: tuple[tuple[str, float], ...]) -> tuple[list[float], list[str]]:
+def layout(shares: tuple[tuple[str, float], ...]) -> tuple[list[float], list[str]]:
     """The arms along [0, 1): where each piece ends, and whose it is.
 
     Each of k challengers grows inside a slot of its own, 1/k wide, the even ones from its left end and the odd ones

@@ -10,8 +10,9 @@ after ``rewards``, or earlier once, with 95 % probability, no other arm has a me
 one's by more than ``value_remaining`` of it (Scott, Multi-armed bandit experiments in the online service economy,
 2015).
 
-With ``contextual`` each context that requests name has its own posterior and its own shares (a bandit a context); which
-arm wins is decided over all contexts. Requests are assigned, not users: a user may meet several arms.
+With ``contextual`` each context that requests name has its own posterior and its own shares (a bandit a context), up to
+``rewards``: as long as contexts differ, one arm for all would lose; which one wins then is decided over all. Requests
+are assigned, not users: a user may meet several arms.
 """
 
 from __future__ import annotations
@@ -87,7 +88,8 @@ class Bandit:
         drawn = posterior(rewards, self.release.seed, state["looks"])
         total = sum(count for count, _ in rewards.values())
         remaining, best = value_remaining(drawn), alive[int(drawn.mean(axis=0).argmax())]
-        if total >= options["rewards"] or (total >= options["least"] and remaining <= options["value_remaining"]):
+        settled = not options["contextual"] and total >= options["least"] and remaining <= options["value_remaining"]
+        if settled or total >= options["rewards"]:
             why = (
                 f"{best} is the best after {total:.0f} rewards: {_means(rewards)}; {remaining:.1%} may be left to gain"
             )

@@ -23,7 +23,6 @@ Observations are independent, one a user.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -45,29 +44,28 @@ def bounds(count: int, total: float, *, alpha: float) -> tuple[float, float]:
     """
     if count == 0:
         return 0.0, 1.0
-    total = min(max(total, 0.0), float(count))
-    level = log_beta(BETA + total, BETA + count - total) - log_beta(BETA, BETA) + math.log(alpha)
-
-    def covered(p: float) -> bool:
-        ones = total * math.log(p) if total else 0.0
-        zeros = (count - total) * math.log1p(-p) if count > total else 0.0
-        return ones + zeros > level
-
-    mean = total / count
-    low = 0.0 if total == 0 else _edge(covered, inside=mean, outside=0.0)
-    high = 1.0 if total == count else _edge(covered, inside=mean, outside=1.0)
-    return low, high
+    ones = min(max(total, 0.0), float(count))
+    zeros = count - ones
+    level = log_beta(BETA + ones, BETA + zeros) - log_beta(BETA, BETA) + math.log(alpha)
+    return _low(ones, zeros, level), 1 - _low(zeros, ones, level)
 
 
-def _edge(covered: Callable[[float], bool], *, inside: float, outside: float) -> float:
-    """Where ``covered`` ends between a point inside and one outside, by bisection; on the outer side."""
-    for _ in range(50):
-        middle = (inside + outside) / 2
-        if covered(middle):
-            inside = middle
-        else:
-            outside = middle
-    return outside
+def _low(ones: float, zeros: float, level: float) -> float:
+    """The p below the mean at which ones log p + zeros log(1 - p) = ``level``, by Newton's method.
+
+    The likelihood is concave in p and the start lies outside, so that every step stays outside: the bound is never too
+    tight, wherever the steps end.
+    """
+    if not ones:
+        return 0.0
+    p = math.exp(level / ones)
+    for _ in range(100):
+        missing = level - ones * math.log(p) - zeros * math.log1p(-p)
+        step = missing / (ones / p - zeros / (1 - p))
+        if step <= 1e-13 * p:
+            break
+        p += step
+    return p
 
 
 @dataclass(frozen=True)

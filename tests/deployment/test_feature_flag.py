@@ -10,7 +10,6 @@ from fl.decisions import Action
 from fl.deployment import policy_for
 from fl.errors import BadInput
 from fl.releases import CHALLENGER, CHAMPION, assigned
-from tests.deployment.test_policies import played, release
 
 pytest.importorskip("openfeature.contrib.provider.flagd")
 USERS = [f"u{n}" for n in range(400)]
@@ -28,13 +27,13 @@ def arms(policy, state, context=None):
 @pytest.mark.parametrize(
     "value, arm", [(False, CHAMPION), (True, None), (CHALLENGER, CHALLENGER), ("nobody", CHAMPION)]
 )
-def test_a_flag_in_memory_says_who_sees_the_challenger(value, arm):
+def test_a_flag_in_memory_says_who_sees_the_challenger(value, arm, release):
     policy = policy_for(release("feature_flag", value=value))
     state = policy.begin()
     assert policy.routing(state).flagged and set(arms(policy, state)) == {arm}
 
 
-def test_a_flagd_file_gives_a_fraction_of_users_and_follows_its_edits(tmp_path):
+def test_a_flagd_file_gives_a_fraction_of_users_and_follows_its_edits(tmp_path, release):
     variants = {"variants": {"old": CHAMPION, "new": CHALLENGER}, "defaultVariant": "old"}
     path = flag_file(tmp_path / "flags.json", **variants, targeting={"fractional": [["old", 80], ["new", 20]]})
     policy = policy_for(release("feature_flag", flag="new-model", source=path))
@@ -49,7 +48,7 @@ def test_a_flagd_file_gives_a_fraction_of_users_and_follows_its_edits(tmp_path):
     assert set(arms(policy, policy.begin())) == {CHALLENGER}
 
 
-def test_a_rule_of_the_file_sees_the_context(tmp_path):
+def test_a_rule_of_the_file_sees_the_context(tmp_path, release):
     rule = {"if": [{"==": [{"var": "context"}, "staff"]}, "on", "off"]}
     variants = {"variants": {"on": True, "off": False}, "defaultVariant": "off"}
     path = flag_file(tmp_path / "flags.json", **variants, targeting=rule)
@@ -57,7 +56,7 @@ def test_a_rule_of_the_file_sees_the_context(tmp_path):
     assert set(arms(policy, {}, "staff")) == {None} and set(arms(policy, {}, "guest")) == {CHAMPION}
 
 
-def test_another_policy_sits_behind_the_flag():
+def test_another_policy_sits_behind_the_flag(release, played):
     ordered = release("feature_flag", value=True, then="canary", then_options={"steps": [10, 100]})
     policy = policy_for(ordered)
     routing = policy.routing(policy.begin())
@@ -71,7 +70,7 @@ def test_another_policy_sits_behind_the_flag():
     assert policy.arm_for(state, "u1", None) is None  # the flag's time is over
 
 
-def test_a_file_without_the_flag_is_refused(tmp_path):
+def test_a_file_without_the_flag_is_refused(tmp_path, release):
     path = flag_file(tmp_path / "flags.json", variants={"on": True}, defaultVariant="on")
     with pytest.raises(BadInput, match=r"--option flag: got old-model, allowed: a flag of .*new-model"):
         release("feature_flag", flag="old-model", source=path)

@@ -11,55 +11,12 @@ from fl.errors import BadInput
 from fl.releases import (
     CHALLENGER,
     CHAMPION,
-    Arm,
     Evidence,
-    Figures,
     Release,
-    arm_names,
     assigned,
-    latency_bin,
 )
 
 ENDS = (Action.PROMOTE, Action.ROLL_BACK, Action.STOP)
-
-
-def release(policy: str, challengers: int = 1, **options) -> Release:
-    arms = tuple(Arm(name, name * 4) for name in arm_names(challengers))
-    whole = checked_options(policy, options, challengers=challengers)
-    return Release(f"{policy}-1", policy, "http", CHAMPION, arms, whole, 3, "", "")
-
-
-def figures(requests: int, *, errors=0.0, reward=None, seconds=0.01, agreed=0.95, users=0) -> Figures:
-    latencies = [0] * 62
-    latencies[latency_bin(seconds)] = requests
-    told = {} if reward is None else {"rewards": requests, "reward_sum": reward * requests}
-    if reward is not None:  # of 0 and 1
-        of_users = {"user_rewards": requests, "user_reward_sum": reward * requests}
-        told |= {"reward_squares": reward * requests, **of_users, "user_reward_squares": reward * requests}
-    count = round(errors * requests)
-    compared = {"compared": requests, "agreed": round(agreed * requests)}
-    return Figures(requests=requests, errors=count, users=users, latency_counts=tuple(latencies), **told, **compared)
-
-
-def played(policy, *, steps=400, requests=400, state=None, start=0, stop=None, **challenger):
-    """Steps of a second with requests as the routing says; states and decisions up to the end of the release."""
-    state, told = policy.begin() if state is None else state, []
-    for second in range(start, steps):
-        routing = policy.routing(state)
-        counted = {}
-        shares = {CHAMPION: 0.5, CHALLENGER: 0.5} if routing.flagged else routing.shares  # a flag that is on for half
-        for name, share in shares.items():
-            number = requests if name in routing.mirrors else 0 if routing.closed else round(share * requests)
-            about = {"reward": 0.8} if name == CHAMPION else {"reward": 0.8, **challenger}
-            if name in routing.mirrors:
-                about["reward"] = None
-            counted[name] = figures(number, users=number, **about)
-        ready = dict(routing.replicas or {})
-        state, decision = policy.step(state, Evidence(counted, second, second + 1, ready))
-        told.append((state, decision, routing))
-        if decision.action in ENDS or second + 1 == stop:
-            break
-    return told
 
 
 @pytest.fixture(params=POLICIES)
@@ -75,14 +32,14 @@ def test_there_are_eight():
     assert len(POLICIES) == 8
 
 
-def test_shares_sum_to_one_and_every_arm_has_one(name):
+def test_shares_sum_to_one_and_every_arm_has_one(name, release, played):
     for challengers in some(name):
         ordered = release(name, challengers)
         for _, _, routing in played(policy_for(ordered), steps=60):
             assert tuple(routing.shares) == ordered.names and sum(routing.shares.values()) == pytest.approx(1)
 
 
-def test_a_restarted_policy_goes_on_where_it_was(name):
+def test_a_restarted_policy_goes_on_where_it_was(name, release, played):
     """State through JSON after every step, in a policy that was made anew: the same states and decisions."""
     ordered = release(name)
     straight = played(policy_for(ordered), steps=40)
@@ -93,13 +50,13 @@ def test_a_restarted_policy_goes_on_where_it_was(name):
         assert json.loads(json.dumps(state)) == json.loads(json.dumps(wanted)) and found == decision
 
 
-def test_the_same_evidence_gives_the_same_decisions(name):
+def test_the_same_evidence_gives_the_same_decisions(name, release, played):
     first, second = (played(policy_for(release(name)), steps=30) for _ in range(2))
     assert first == second
 
 
 @pytest.mark.parametrize("harm", [{"errors": 0.3}, {"seconds": 2.0}])
-def test_harm_is_rolled_back_and_the_champion_has_everybody(name, harm):
+def test_harm_is_rolled_back_and_the_champion_has_everybody(name, harm, release, played):
     if name in ("recreate", "shadow"):  # the one cannot see it in time, the other only reports it
         pytest.skip("does not act on harm")
     told = played(policy_for(release(name)), **harm)
@@ -111,7 +68,7 @@ def test_harm_is_rolled_back_and_the_champion_has_everybody(name, harm):
     assert again == state and decision.action is Action.HOLD
 
 
-def test_a_good_challenger_gets_through(name):
+def test_a_good_challenger_gets_through(name, release, played):
     state, decision, _ = played(policy_for(release(name)), steps=600, reward=0.95)[-1]
     wanted = {"shadow": Action.STOP, "feature_flag": Action.HOLD}.get(name, Action.PROMOTE)
     assert decision.action is wanted, decision
@@ -120,7 +77,7 @@ def test_a_good_challenger_gets_through(name):
         assert policy_for(release(name)).routing(state).shares == {CHAMPION: 0.0, CHALLENGER: 1.0}
 
 
-def test_nobody_changes_arm_while_shares_only_grow(name):
+def test_nobody_changes_arm_while_shares_only_grow(name, release, played):
     for challengers in some(name):
         ordered = release(name, challengers)
         policy = policy_for(ordered)
@@ -135,7 +92,7 @@ def test_nobody_changes_arm_while_shares_only_grow(name):
                 assert all(b in (a, CHAMPION) for b, a in zip(old, new, strict=True))
 
 
-def test_the_worse_of_two_challengers_leaves_and_the_other_goes_on():
+def test_the_worse_of_two_challengers_leaves_and_the_other_goes_on(release, figures):
     for name in ("canary", "ab_test", "bandit"):
         policy = policy_for(release(name, 2))
         state = policy.begin()

@@ -117,3 +117,16 @@ def test_help_teaches_the_options_of_a_policy(tmp_path):
     shown = subprocess.run([*command, "--help"], capture_output=True, text=True, timeout=60, check=True)
     for policy in POLICIES:
         assert policy in shown.stdout
+
+
+@pytest.mark.slow
+def test_one_command_prints_the_policy_table_and_prints_it_again(capsys):
+    tables = []
+    for _ in range(2):
+        assert run(["deploy", "compare", "--repeats", "1", "--json"]) == 0
+        tables.append(json.loads(capsys.readouterr().out))
+    assert tables[0] == tables[1]
+    rows = {row["policy"]: row for row in tables[0]["table"]}
+    assert list(rows) == list(POLICIES) and all(row["use it when"] for row in rows.values())
+    assert int(rows["recreate"]["downtime s"]) > 0 == int(rows["canary"]["downtime s"])
+    assert float(rows["canary"]["users who met a harmful one"].rstrip("%")) < 5
