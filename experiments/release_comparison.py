@@ -101,7 +101,8 @@ def show(found: Mapping[str, Mapping[str, Sequence[Outcome]]], *, as_json: bool,
     elif markdown:
         print(f"| {' | '.join(rows[0])} |\n|{'---|' * len(rows[0])}")
         for row in rows:
-            print(f"| {' | '.join(row.values())} |")
+            named = {**row, "policy": f"`fl deploy {row['policy']}`"}
+            print(f"| {' | '.join(named.values())} |")
     else:
         print_table(tuple(rows[0]), [tuple(row.values()) for row in rows])
 
