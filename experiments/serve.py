@@ -75,7 +75,7 @@ def serve(
             raise MissingExtra(key="fl serve", package=package, extra=extra)
     if runtime not in RUNTIMES:
         raise BadInput(key="--runtime", got=runtime, allowed=" or ".join(RUNTIMES))
-    means, tokens = named(versions), _tokens(token_file)
+    means, tokens = named(versions), tokens_of(token_file)
     from fl.serving.server import serve as listen
     from fl.serving.service import application
     from fl.serving.slots import Slot, Slots
@@ -94,7 +94,7 @@ def serve(
         batcher=batcher,
         limits=limits,
         tokens=tokens,
-        steering=_steering(source, by_name, batcher, taken_down) if releases else (),
+        steering=steering_of(source, by_name, batcher, taken_down) if releases else (),
         log=taken_down,
         beside=beside,
     )
@@ -123,9 +123,10 @@ def _log(folder: Path | None) -> InferenceLog | None:
     return log
 
 
-def _steering(
+def steering_of(
     source: Source, by_name: Mapping[str, Slot], batcher: Batcher, log: InferenceLog | None
 ) -> list[Steering]:
+    """What follows the releases of the aliases among ``by_name``."""
     from fl.registry.layout import ALIASES
     from fl.serving.steering import Steering
 
@@ -144,7 +145,8 @@ def _say(address: str, slots: Mapping[str, Slot]) -> None:
     print(f"{address}/docs says what can be asked; Ctrl-C ends it", file=sys.stderr, flush=True)
 
 
-def _tokens(path: Path | None) -> list[str]:
+def tokens_of(path: Path | None) -> list[str]:
+    """The tokens of a file, one a line; none without a file. Raises BadInput."""
     if path is None:
         return []
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,13 @@ import typer
 
 from experiments.versions import REGISTRY, Folder
 from fl.errors import BadInput
+
+
+class Engine(StrEnum):
+    """Where the application runs."""
+
+    PROCESS = "process"
+    RAY = "ray"
 
 
 def serve(
@@ -42,6 +50,10 @@ def serve(
         str | None, typer.Option("--lookup", metavar="URL", help="Answers of fl predict, at /lookup/KEY.")
     ] = None,
     connections: Annotated[int, typer.Option("--connections", min=1, help="At a time; then 503.")] = 1000,
+    engine: Annotated[
+        Engine, typer.Option("--engine", help="process: one; ray: replicas on Ray Serve (extra cluster).")
+    ] = Engine.PROCESS,
+    replicas: Annotated[int, typer.Option("--replicas", min=1, help="Of the application, with --engine ray.")] = 1,
     log: Annotated[
         Path | None, typer.Option("--log", metavar="DIR", help="Every request one record there, as Parquet.")
     ] = None,
@@ -65,6 +77,28 @@ def serve(
     for name, path in (("--certificate", certificate), ("--key", key)):
         if path is not None and not path.is_file():
             raise BadInput(key=name, got=str(path), allowed="a PEM file that is there")
+    tls = Tls(certificate, key) if certificate and key else None
+    limits = Limits(body_bytes=body_bytes, answer_seconds=timeout)
+    if engine is Engine.RAY:
+        for name, value in (("--lookup", lookup), ("--log", log)):
+            if value is not None:
+                raise BadInput(key=name, got=str(value), allowed="nothing with --engine ray")
+        from experiments.serve_ray import serve_on_ray
+
+        serve_on_ray(
+            versions,
+            registry=registry,
+            host=host,
+            port=port,
+            runtime=runtime,
+            token_file=token_file,
+            tls=tls,
+            limits=limits,
+            releases=releases,
+            batching={"most_rows": batch_rows, "most_waiting": queue_rows, "wait_seconds": batch_wait},
+            replicas=replicas,
+        )
+        return
     run(
         versions,
         registry=registry,
@@ -72,8 +106,8 @@ def serve(
         port=port,
         runtime=runtime,
         token_file=token_file,
-        tls=Tls(certificate, key) if certificate and key else None,
-        limits=Limits(body_bytes=body_bytes, answer_seconds=timeout),
+        tls=tls,
+        limits=limits,
         batcher=Batcher(most_rows=batch_rows, most_waiting=queue_rows, wait_seconds=batch_wait),
         most_connections=connections,
         lookup=lookup,

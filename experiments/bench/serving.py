@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -32,6 +34,9 @@ SECONDS = 5.0
 ROW_CONNECTIONS, TENSOR_CONNECTIONS, TENSOR_ROWS = 32, 4, 64
 MODELS = {"mlp": "2NN", "cnn": "CNN"}
 OURS, PLAIN, RAY, DIRECT = "ours", "FastAPI alone", "Ray Serve", "onnxruntime alone"
+STRAIGHT, ROUTED = "ours, a champion", "ours, a canary and a log"
+CANARY = ("steps=[25]", "seconds=10000000", "errors=1", "latency=1")
+"""A quarter of the requests, for as long as it is measured."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +138,8 @@ def systems(work: Work) -> dict[str, Measure]:
         OURS: ours,
         PLAIN: partial(_asked, command=partial(_driver, "plain_service")),
         RAY: partial(_asked, command=partial(_driver, "ray_service")),
+        STRAIGHT: partial(_asked, command=_champion),
+        ROUTED: _routed,
     }
 
 
@@ -171,6 +178,7 @@ def verdicts(rows: Sequence[Row]) -> list[Verdict]:
 
     compare(ROW, OURS, PLAIN, 1.5)
     compare(ROW, OURS, RAY, 2.0)
+    compare(ROW, ROUTED, STRAIGHT, 0.85)
     for peer in (PLAIN, RAY):
         mine, other = found.get((ROW, OURS)), found.get((ROW, peer))
         if mine and other:
@@ -219,6 +227,22 @@ def _direct(work: Work, models: Models, log: Path) -> Asked:
 
 def _ours(work: Work, models: Models) -> list[str]:
     return [*FL, "serve", str(models.bundles[work.model]), "--port", "0"]
+
+
+def _champion(work: Work, models: Models) -> list[str]:
+    words = ("--registry", str(models.registry), "--runtime", "onnx", "--no-releases", "--port", "0")
+    return [*FL, "serve", "champion", *words]
+
+
+def _routed(work: Work, models: Models, log: Path) -> Asked:
+    """The champion and a challenger under a release in a copy of the registry, every request taken down."""
+    with tempfile.TemporaryDirectory(dir=log.parent) as folder:
+        registry = Path(folder) / "registry"
+        shutil.copytree(models.registry, registry)
+        options = [word for option in CANARY for word in ("--option", option)]
+        _fl("deploy", "canary", "--challenger", f"{work.model}:0", "--registry", str(registry), *options)
+        words = ("--registry", str(registry), "--runtime", "onnx", "--log", f"{folder}/log", "--port", "0")
+        return _asked(work, models, log, command=lambda *_: [*FL, "serve", "champion", *words])
 
 
 def _driver(module: str, work: Work, models: Models) -> list[str]:

@@ -12,7 +12,7 @@ import pytest
 from experiments import cli
 from experiments.bench import serving_report as reports
 from experiments.bench.drivers.http_load import Load, request_of
-from experiments.bench.serving import DIRECT, OURS, PLAIN, RAY, ROW, TENSORS, Row, requests, verdicts
+from experiments.bench.serving import DIRECT, OURS, PLAIN, RAY, ROUTED, ROW, STRAIGHT, TENSORS, Row, requests, verdicts
 
 
 def loaded(answer: bytes, *, connections: int = 3, seconds: float = 0.3, closes_after: int = 10**9) -> Load:
@@ -86,12 +86,15 @@ def test_figures_are_reached_or_missed_as_the_rows_say() -> None:
         row(ROW, OURS, 300.0, p99=0.02),
         row(ROW, PLAIN, 199.0, p99=0.02),
         row(ROW, RAY, 151.0, p99=0.01),
+        row(ROW, STRAIGHT, 100.0),
+        row(ROW, ROUTED, 85.0),
         *(row(work, name, rate) for work in TENSORS for name, rate in ((OURS, 9.0), (DIRECT, 10.0))),
     ]
     found = {one.figure: (round(one.got, 2), one.reached) for one in verdicts(rows)}
     assert list(found.values()) == [
         (1.51, True),
         (1.99, False),
+        (0.85, True),
         (1.0, True),
         (2.0, False),
         (0.9, True),
@@ -117,5 +120,5 @@ def test_the_whole_suite_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     status = cli.run(words)
     told = json.loads(capsys.readouterr().out)
     assert status == 0, told["rows"]
-    assert len(told["rows"]) == 7
+    assert len(told["rows"]) == 9
     assert all(row["per_second"] > 0 for row in told["rows"])
