@@ -5,6 +5,7 @@ A SuperNode is told where its private partition lies by its node config, and nev
     flower-supernode --node-config 'partition-id=0 num-partitions=2 partitions="devices/partitions"'
 
 ``states`` names the folder for what the device keeps between rounds, by run; by default it is beside the partitions.
+``received`` names one for the newest global model, for whoever answers the device's user (clients/machine.py).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from clients import received
 from clients.setting import Setting, open_setting
 from clients.unit import answer
 from fl.errors import BadInput
@@ -43,7 +45,12 @@ def query(message: Message, context: Context) -> Message:
 
 def _answer(kind: str, message: Message, context: Context) -> Message:
     client = int(context.node_config["partition-id"])
-    reply = answer(_setting_of(context), kind, message.content, [client])[0]
+    setting = _setting_of(context)
+    if "received" in context.node_config:
+        folder = Path(str(context.node_config["received"]))
+        settings = unflatten(dict(context.run_config))
+        received.note(folder, kind, message.content, run=_run(context), settings=settings)
+    reply = answer(setting, kind, message.content, [client])[0]
     if reply.error is not None:
         return Message(reply.error, reply_to=message)
     assert reply.content is not None
@@ -55,8 +62,11 @@ def _setting_of(context: Context) -> Setting:
         raise BadInput(key="node-config partitions", got=None, allowed="the folder of a partition store on this device")
     partitions = str(context.node_config["partitions"])
     states = Path(str(context.node_config.get("states", Path(partitions).parent / "states")))
-    run = str(context.run_config.get("run.id") or context.run_id)
-    return _open(tuple(sorted(context.run_config.items())), partitions, str(states / run))
+    return _open(tuple(sorted(context.run_config.items())), partitions, str(states / _run(context)))
+
+
+def _run(context: Context) -> str:
+    return str(context.run_config.get("run.id") or context.run_id)
 
 
 @lru_cache(maxsize=1)

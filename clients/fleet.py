@@ -11,44 +11,48 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias, final
 
 import numpy as np
 
-from clients import personal, served
+from clients import own_models, served
 from clients.served import Served
 from clients.setting import Setting
 from clients.state import StateStore
-from clients.training import Trained
 from fl.data.dataset import Examples
-from fl.messages import EvaluateTask, OwnTraining
 from fl.metrics import values
 from fl.models import arrays, tasks
 from fl.models.arrays import to_targets
 from fl.models.evaluate import predict
 from fl.parameters import Array, Parameters
 from fl.seeds import generator
-from fl.serving.on_device import Answer, Device, Global, Held
+from fl.serving.on_device import Answer, Device, Global
 
-HASH = "hash of the version it came from"
-FOREVER = 2**31
+NO_ARM = -1
+"""Of answers that a device gave by an older version, while it was still at work on its arm's."""
 
 
 @dataclass(frozen=True)
 class Assigned:
-    """What a device is to answer by: ``version``, which is arm ``arm`` of release ``release`` (0: of none).
+    """What a device is to answer by: ``version``.
 
     newest    the newest version's number, to tell how far behind an answer is
-    mirrors   arm and version of those that answer in secret beside it
+    release   the number of a release (fl.messages.release_number), 0: of none
+    arms      its versions' hashes, and the number of each one's arm
+    mirrors   versions that answer in secret beside it
     """
 
     version: Global
     newest: int
     release: int = 0
-    arm: int = 0
-    mirrors: tuple[tuple[int, Global], ...] = ()
+    arms: Mapping[str, int] = field(default_factory=dict)
+    mirrors: tuple[Global, ...] = ()
+
+    def arm(self, digest: str) -> int:
+        """The arm of a version: that of none where it has no part in the release."""
+        return self.arms.get(digest, NO_ARM if self.release else 0)
 
 
 Assign: TypeAlias = Callable[[int], Assigned | None]
@@ -57,7 +61,12 @@ Assign: TypeAlias = Callable[[int], Assigned | None]
 
 @final
 class Fleet:
-    """The devices of ``clients``. ``known``: the version of a hash, for devices that were switched off; else None."""
+    """The devices of ``clients``.
+
+    known    the version of a hash, for devices that were switched off; None where it cannot be had
+    models   where they keep their own models
+    clock    seconds since 1970
+    """
 
     def __init__(
         self,
@@ -67,14 +76,18 @@ class Fleet:
         *,
         known: Callable[[str], Global | None] = lambda digest: None,
         models: StateStore,
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        self._clock = clock
         self._setting, self._clients, self._assign, self._models = setting, list(clients), assign, models
         self._table = served.table_path(setting.partitions)
         self._loaded: Parameters | None = None
         self._behind: deque[tuple[int, int]] = deque()  # (client, arm) in the order in which they were used
         self._rows: list[Served] = []
         self._draws = {c: generator(setting.seed, purpose="user", client=c) for c in self._clients}
-        self._devices = {(c, 0): Device(self._predict, held=self._restored(c, known)) for c in self._clients}
+        self._devices = {
+            (c, 0): Device(self._predict, held=own_models.restored(models, c, known)) for c in self._clients
+        }
         self.unanswered = 0
 
     def use(self, client: int) -> Answer | None:
@@ -89,8 +102,8 @@ class Fleet:
         answer = device.answer(asked.x)
         row = self._row(client, assigned, answer, time.perf_counter() - began, asked)
         self._rows.append(row)
-        for arm, version in assigned.mirrors:
-            self._rows.append(self._in_secret(client, arm, version, assigned, answer, asked))
+        for version in assigned.mirrors:
+            self._rows.append(self._in_secret(client, version, assigned, answer, asked))
         return answer
 
     def between_answers(self) -> int:
@@ -121,6 +134,7 @@ class Fleet:
         return len(self._behind)
 
     def _offered(self, client: int, arm: int, version: Global) -> Device:
+        """The device, or as ``arm`` above 0 the part of it that answers in secret, given ``version`` to answer by."""
         device = self._devices.get((client, arm))
         if device is None:
             device = self._devices[client, arm] = Device(self._predict)
@@ -130,14 +144,12 @@ class Fleet:
             self._behind.append((client, arm))
         return device
 
-    def _in_secret(
-        self, client: int, arm: int, version: Global, assigned: Assigned, shown: Answer, asked: Examples
-    ) -> Served:
+    def _in_secret(self, client: int, version: Global, assigned: Assigned, shown: Answer, asked: Examples) -> Served:
         """The row of a mirror. Whatever becomes of it, the user has the answer by now."""
         began = time.perf_counter()
-        secret = replace(assigned, arm=arm, version=version)
+        secret = replace(assigned, version=version)
         try:
-            answer = self._offered(client, arm, version).answer(asked.x)
+            answer = self._offered(client, 1 + assigned.arm(version.hash), version).answer(asked.x)
         except (ValueError, ArithmeticError):
             answer = Answer(np.full_like(shown.outputs, np.nan), version, personal=False, fell_back=True)
         row = self._row(client, secret, answer, time.perf_counter() - began, asked)
@@ -147,10 +159,10 @@ class Fleet:
     def _row(self, client: int, assigned: Assigned, answer: Answer, seconds: float, asked: Examples) -> Served:
         base = self._predict(answer.base.parameters, asked.x) if answer.personal else answer.outputs
         return Served(
-            at=time.time(),
+            at=self._clock(),
             client=client,
             release=assigned.release,
-            arm=assigned.arm,
+            arm=assigned.arm(assigned.version.hash if answer.fell_back else answer.base.hash),
             version=answer.base.name,
             number=answer.base.number,
             behind=max(0, assigned.newest - answer.base.number),
@@ -186,32 +198,13 @@ class Fleet:
         return predict(self._setting.module, x, self._setting.signature)
 
     def _specialise(self, base: Global, some: Sequence[tuple[int, int]]) -> None:
-        setting = self._setting
         self._loaded = None  # training uses the same module
-        own = OwnTraining("personal", setting.personal_epochs, setting.personal_learning_rate)
-        task = EvaluateTask(max(1, base.number), base.number, base.parameters, personal=False)
-        clients = sorted({client for client, _ in some})
-        made = dict(personal.train_own(setting, task, own, clients))
+        made = own_models.specialised(self._setting, base, sorted({client for client, _ in some}))
         for client, arm in some:
-            trained = made[client]
-            parameters = trained.end if isinstance(trained, Trained) else None
+            parameters = made[client]
             self._devices[client, arm].take(base, parameters)
             if parameters is not None and arm == 0:
-                self._save(client, base, parameters)
-
-    def _save(self, client: int, base: Global, own: Parameters) -> None:
-        known = self._models.load(client, before=FOREVER)
-        digest = np.frombuffer(base.hash.encode(), np.uint8)
-        self._models.save(client, {**own, HASH: digest}, round=known[0] + 1 if known else 0)
-
-    def _restored(self, client: int, known: Callable[[str], Global | None]) -> Held | None:
-        """The device's own model as it was when the device was switched off, if its version is still there."""
-        kept = self._models.load(client, before=FOREVER)
-        if kept is None:
-            return None
-        own = dict(kept[1])
-        base = known(own.pop(HASH).tobytes().decode())
-        return None if base is None else Held(base, own)
+                own_models.save(self._models, client, base, parameters)
 
 
 def _said(outputs: Array) -> Array:

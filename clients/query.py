@@ -100,15 +100,19 @@ def _report(setting: Setting, query: Query, client: int) -> QueryReport:
 
 
 def _of_answers(setting: Setting, query: Query, client: int) -> Statistics:
-    """Sums over what a client answered ``since`` (seconds since 1970) in each arm of a ``release`` (0: in none)."""
-    none: tuple[float, ...] = (0.0,)
-    (since,), (release,) = query.numbers.get("since", none), query.numbers.get("release", none)
-    edges = query.numbers.get("edges", ())
+    """Sums over what a client answered ``since`` a time and before ``until`` (seconds since 1970), in each arm of a
+    ``release``; where the query names none, over all that its user saw.
+    """
+    given = {name: numbers[0] for name, numbers in query.numbers.items() if name != "edges"}
+    release = int(given["release"]) if "release" in given else None
+    since, until = given.get("since", 0.0), given.get("until", math.inf)
+    edges, path = query.numbers.get("edges", ()), served.table_path(setting.partitions)
     take = served.sums if query.kind == "served" else served.versions
-    path = served.table_path(setting.partitions)
-    return {
-        str(arm): take(path, client, release=int(release), arm=arm, since=since, edges=edges) for arm in query.columns
-    }
+    with served.opened(path) as table:
+        return {
+            str(arm): take(table, client, served.Asked(release, arm, since, until), edges=edges)
+            for arm in query.columns
+        }
 
 
 def _features(partition: Partition, query: Query) -> tuple[Array, Array]:

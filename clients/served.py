@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Iterable, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -79,21 +79,55 @@ def record(path: Path, answers: Iterable[Served]) -> None:
         raise StorageFailed(path=str(path), why=str(error)) from error
 
 
-def sums(path: Path, client: int, *, release: int, arm: int, since: float, edges: Sequence[float]) -> Sums:
-    """The sums of SERVED over a client's answers in an arm, then how many took so long: below the first of ``edges``
-    (seconds, ascending), between them, and above the last.
+@dataclass(frozen=True)
+class Asked:
+    """Which answers are meant: ``since`` a time and before ``until``; of an ``arm`` of a ``release``, or where that is
+    None, all that users saw.
     """
-    rows = _rows(path, client, release=release, arm=arm, since=since)
+
+    release: int | None = None
+    arm: int = 0
+    since: float = 0.0
+    until: float = math.inf
+
+    @property
+    def where(self) -> tuple[str, tuple[float, ...]]:
+        """The same, but for the times, as SQL and its values."""
+        return ("shown", ()) if self.release is None else ("release = ? AND arm = ?", (self.release, self.arm))
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[sqlite3.Connection]:
+    """The table, to be read; an empty one where nothing was answered yet. Raises StorageFailed."""
+    try:
+        with closing(_opened(path if path.is_file() else ":memory:")) as table:
+            yield table
+    except sqlite3.Error as error:
+        raise StorageFailed(path=str(path), why=str(error)) from error
+
+
+def sums(table: sqlite3.Connection, client: int, asked: Asked, *, edges: Sequence[float]) -> Sums:
+    """The sums of SERVED over a client's answers, then how many took so long: below the first of ``edges`` (seconds,
+    ascending), between them, and above the last.
+
+    A client counts as a user of an arm when that first answers it, and by its first feedback when that first comes.
+    """
+    rows = _rows(table, client, asked)
     told = [row for row in rows if row.reward == row.reward]
+    shown, first = _beginnings(table, client, asked) if rows else (math.inf, math.inf)
+    of_user = [row for row in told if row.shown and row.at == first][:1]
     found = {
         "answers": len(rows),
         "errors": sum(row.failed for row in rows),
-        "users": int(any(row.shown for row in rows)),
+        "users": int(asked.since <= shown < asked.until),
         "personal": sum(row.personal for row in rows),
         "behind": sum(row.behind for row in rows),
         "rewards": len(told),
         "reward": sum(row.reward for row in told),
         "reward_squares": sum(row.reward**2 for row in told),
+        "user_rewards": len(of_user),
+        "user_reward": sum(row.reward for row in of_user),
+        "user_reward_squares": sum(row.reward**2 for row in of_user),
         "base_reward": sum(row.base_reward for row in told),
         "compared": sum(row.compared for row in rows),
         "agreed": sum(row.agreed for row in rows),
@@ -103,24 +137,26 @@ def sums(path: Path, client: int, *, release: int, arm: int, since: float, edges
     return Sums((*(float(found[name]) for name in SERVED), *map(float, latency)))
 
 
-def versions(path: Path, client: int, *, release: int, arm: int, since: float, edges: Sequence[float]) -> Histogram:
-    """A client's answers in an arm by the round of the version they come from."""
-    rows = _rows(path, client, release=release, arm=arm, since=since)
-    return Histogram.of(np.array([row.number for row in rows]), edges)
+def versions(table: sqlite3.Connection, client: int, asked: Asked, *, edges: Sequence[float]) -> Histogram:
+    """A client's answers by the round of the version they come from."""
+    return Histogram.of(np.array([row.number for row in _rows(table, client, asked)]), edges)
 
 
-def _rows(path: Path, client: int, *, release: int, arm: int, since: float) -> list[Served]:
-    if not path.is_file():
-        return []
-    where = "client = ? AND release = ? AND arm = ? AND at >= ?"
-    try:
-        with closing(_opened(path)) as table:
-            found = table.execute(
-                f"SELECT {', '.join(NAMES)} FROM served WHERE {where}", (client, release, arm, since)
-            ).fetchall()
-    except sqlite3.Error as error:
-        raise StorageFailed(path=str(path), why=str(error)) from error
-    return [_answer(row) for row in found]
+def _rows(table: sqlite3.Connection, client: int, asked: Asked) -> list[Served]:
+    where, of = asked.where
+    sought = f"SELECT {', '.join(NAMES)} FROM served WHERE client = ? AND at >= ? AND at < ? AND {where} ORDER BY at"
+    return [_answer(row) for row in table.execute(sought, (client, asked.since, asked.until, *of))]
+
+
+def _beginnings(table: sqlite3.Connection, client: int, asked: Asked) -> tuple[float, float]:
+    """When an arm first showed its user an answer, and when it first got feedback to one; infinity: never."""
+    sought = (
+        "SELECT min(CASE WHEN shown THEN at END), min(CASE WHEN shown AND reward IS NOT NULL THEN at END) "
+        "FROM served WHERE client = ? AND "
+    )
+    where, of = asked.where
+    ((shown, first),) = table.execute(sought + where, (client, *of))
+    return (math.inf if shown is None else shown, math.inf if first is None else first)
 
 
 def _answer(row: Sequence[Any]) -> Served:
@@ -128,11 +164,11 @@ def _answer(row: Sequence[Any]) -> Served:
     return Served(*values)
 
 
-def _opened(path: Path) -> sqlite3.Connection:
+def _opened(path: Path | str) -> sqlite3.Connection:
     """The table, made on first use. A power cut may take the last answers; it never leaves half of one."""
     table = sqlite3.connect(path, timeout=30.0)
     table.execute("PRAGMA journal_mode = WAL")
     table.execute("PRAGMA synchronous = NORMAL")
     table.execute(f"CREATE TABLE IF NOT EXISTS served ({', '.join(NAMES)})")
-    table.execute("CREATE INDEX IF NOT EXISTS of_client ON served (client, release, arm, at)")
+    table.execute("CREATE INDEX IF NOT EXISTS of_client ON served (client, at)")
     return table

@@ -16,18 +16,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.config_file import CONFIG
+from experiments.device_versions import Source
 from experiments.past_run import PastRun, open_past_run
 from experiments.prepare import PREPARED
 from experiments.printing import print_table
 from experiments.run_folder import RUN
+from fl.decisions import Action, Decision
 from fl.errors import BadInput
 from fl.files import write_json
 
 if TYPE_CHECKING:
-    from clients.fleet import Assigned
+    from experiments.device_releases import Orders
     from fl.data.analytics import Ask
-    from fl.registry import Registry
-    from fl.serving.on_device import Global
 
 SERVING = "serving.json"
 EDGES = tuple(2.0**power for power in range(-16, 3))
@@ -68,7 +68,8 @@ def serve_run(run_dir: Path, *, rate: float, seconds: float, follow: str | None)
     """Let the devices of the run in ``run_dir`` answer until its rounds are over, and ``seconds`` longer.
 
     rate     questions a second, of all users together
-    follow   an alias or a version to answer by; None: the newest version of the run
+    follow   an alias or a version to answer by; None: the newest version of the run. Releases of an alias over devices
+             are led from here
 
     Returns what is written to serving.json.
     """
@@ -80,19 +81,32 @@ def serve_run(run_dir: Path, *, rate: float, seconds: float, follow: str | None)
     past = _begun(run_dir)
     source = Source(past.registry, past.run_id, follow)
     clients = range(past.centre.num_clients)
-    fleet = Fleet(
-        past.setting,
-        clients,
-        source.assign,
-        known=source.known,
-        models=StateStore(past.run_dir / "devices" / "serving"),
-    )
     began = time.time()
     over = _Over(source, seconds)
-    serve(fleet, clients, seed=past.setting.seed, rate=rate, over=over, beside=source.look)
+    with _orders(past, source, follow) as orders:
+        fleet = Fleet(
+            past.setting,
+            clients,
+            orders.assign,
+            known=source.known,
+            models=StateStore(past.run_dir / "devices" / "serving"),
+        )
+        serve(fleet, clients, seed=past.setting.seed, rate=rate, over=over, beside=orders.look)
     found = figures(_asker(past), since=began, newest=source.newest) | {"unanswered": fleet.unanswered}
     write_json(past.run_dir / SERVING, found, site="report")
     return found
+
+
+def _orders(past: PastRun, source: Source, follow: str | None) -> Orders:
+    from experiments.device_releases import Orders
+    from fl.deployment.policies import policy_for
+
+    return Orders(source, past.registry.folder, alias=follow or "", ask=_asker(past), policy_for=policy_for, told=_tell)
+
+
+def _tell(release: str, decision: Decision) -> None:
+    if decision.action is not Action.HOLD:
+        print(f"{release}: {decision.action.value}: {decision.reason}", file=sys.stderr, flush=True)
 
 
 def figures(ask: Ask, *, since: float, newest: int) -> dict[str, Any]:
@@ -136,54 +150,6 @@ def show(found: Mapping[str, Any]) -> None:
         ("seconds an answer took, at most, half of them", f"{found['median_seconds']:.2g}"),
     ]
     print_table(("", ""), rows)
-
-
-class Source:
-    """Where devices find the global model: a registry. ``follow``: an alias or a version; None: the run's newest."""
-
-    def __init__(self, registry: Registry, run_id: str, follow: str | None) -> None:
-        self._registry, self._run_id, self._follow = registry, run_id, follow
-        self._loaded: dict[str, Global] = {}
-        self.newest = -1
-        self._version: Global | None = None
-        self.look()
-
-    def look(self) -> None:
-        """See whether another version is out."""
-        latest = self._registry.latest(self._run_id)
-        if latest is None:
-            return
-        self.newest = latest.round
-        self._version = self.load(self._follow or latest.hash)
-
-    def load(self, name: str) -> Global:
-        """The version of that name, read once. Raises BadInput."""
-        from fl.serving.on_device import Global
-
-        found = self._registry.version(name)
-        if found.hash not in self._loaded:
-            parameters = self._registry.parameters(found)
-            self._loaded = dict(list(self._loaded.items())[-8:])
-            self._loaded[found.hash] = Global(found.round, found.name, found.hash, parameters)
-        return self._loaded[found.hash]
-
-    def known(self, digest: str) -> Global | None:
-        """The version of a hash, if it can still be had."""
-        try:
-            return self.load(digest)
-        except BadInput:
-            return None
-
-    def assign(self, client: int) -> Assigned | None:
-        """Every device answers by the same version."""
-        from clients.fleet import Assigned
-
-        return None if self._version is None else Assigned(self._version, self.newest)
-
-    @property
-    def over(self) -> bool:
-        """Whether the run's rounds are over."""
-        return bool(self._registry.run(self._run_id).get("finished"))
 
 
 class _Over:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from experiments import completion
-from experiments.versions import Json
+from experiments.versions import REGISTRY, Folder, Json, Name
 from fl.errors import BadInput
 
 app = typer.Typer(no_args_is_help=True, help="Devices that answer their users by their own models.")
@@ -63,3 +63,18 @@ def serve(
         print(json.dumps(found))
     else:
         show(found)
+
+
+@app.command()
+def build(
+    version: Name,
+    output: Annotated[Path, typer.Option("--output", metavar="FILE", help="The program.")] = Path("device.pyz"),
+    registry: Folder = REGISTRY,
+) -> None:
+    """Write a program for a real machine that has flwr, torch and safetensors: it answers, trains, joins rounds.
+
+    `python device.pyz --help` says how it is run.
+    """
+    from experiments.device_program import build as write
+
+    print(write(version, registry=registry, output=output))

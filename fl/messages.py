@@ -13,6 +13,7 @@ they stay outside every compared hash.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import sys
 from collections.abc import Callable, Collection, Mapping
@@ -162,9 +163,19 @@ OF_ANSWERS = frozenset({"served", "served_versions"})
 
 SERVED = (
     *("answers", "errors", "users", "personal", "behind", "rewards", "reward", "reward_squares"),
-    *("base_reward", "compared", "agreed"),
+    *("user_rewards", "user_reward", "user_reward_squares", "base_reward", "compared", "agreed"),
 )
 """What the numbers of ``served`` are, in order; behind them comes how many answers took how long (fl/serving)."""
+
+
+def release_number(release: str) -> int:
+    """What a query calls a release: a number from 1, made of its id; 0 is none.
+
+    >>> release_number(""), release_number("canary-1")
+    (0, 154874737630008)
+    """
+    return 1 + int.from_bytes(hashlib.sha256(release.encode()).digest()[:6], "big") if release else 0
+
 
 PRIVATE = frozenset({"noisy_histogram"})
 """The questions whose answers carry noise, and tell no number of examples beside it."""

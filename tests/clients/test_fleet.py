@@ -119,10 +119,12 @@ def test_a_device_that_is_switched_on_again_answers_by_its_own_model_at_once(
 
 def test_only_the_answers_that_are_asked_for_are_added_up(setting: Setting, tmp_path: Path, start: Parameters) -> None:
     arms = [version(start, 1), version(start, 2)]
-    fleet = fleet_of(setting, tmp_path, lambda client: Assigned(arms[client % 2], 2, release=7, arm=client % 2))
+    numbers = {version.hash: arm for arm, version in enumerate(arms)}
+    fleet = fleet_of(setting, tmp_path, lambda client: Assigned(arms[client % 2], 2, release=7, arms=numbers))
     used(fleet)
     fleet.keep()
-    assert sums(setting)["answers"] == 0, "of no release"
+    assert sums(setting)["answers"] == 6, "all that users saw"
+    assert sums(setting, release=(0.0,))["answers"] == 0, "of no release"
     for arm in (0, 1):
         assert sums(setting, arm, release=(7.0,))["answers"] == 3
         assert sums(setting, arm, release=(7.0,), since=(2e9,))["answers"] == 0
@@ -132,7 +134,11 @@ def test_a_shadow_is_compared_and_never_shown(setting: Setting, tmp_path: Path, 
     champion, shadow = version(start, 1), version(start, 2, "other")
     broken = replace(shadow, hash="00", parameters={n: np.full_like(v, np.nan) for n, v in start.items()})
     fleet = fleet_of(
-        setting, tmp_path, lambda client: Assigned(champion, 2, release=1, mirrors=((1, shadow), (2, broken)))
+        setting,
+        tmp_path,
+        lambda client: Assigned(
+            champion, 2, release=1, arms={champion.hash: 0, shadow.hash: 1, "00": 2}, mirrors=(shadow, broken)
+        ),
     )
     assert used(fleet) == [("run:1", False)] * 6
     while fleet.between_answers():
@@ -156,3 +162,35 @@ def test_what_took_how_long_adds_up(setting: Setting, tmp_path: Path, start: Par
     fleet.keep()
     found = asked(setting, "served", edges=(1e-9, 100.0))["0"]
     assert isinstance(found, Sums) and found.values[len(SERVED) :] == (0.0, 6.0, 0.0)
+
+
+def test_a_device_counts_as_a_user_once_and_an_answer_for_the_version_that_gave_it(
+    setting: Setting, tmp_path: Path, start: Parameters
+) -> None:
+    now = [100.0]
+    champion, challenger = version(start, 1), version(start, 2)
+    arms = {champion.hash: 0, challenger.hash: 1}
+    out = [champion]
+    fleet = fleet_of(setting, tmp_path, lambda client: Assigned(out[0], 2, release=1, arms=arms), clock=lambda: now[0])
+
+    def told(arm: int) -> tuple[float, ...]:
+        fleet.keep()
+        found = sums(setting, arm, release=(1.0,), since=(now[0],), until=(now[0] + 1,))
+        return tuple(found[name] for name in ("answers", "users", "user_rewards"))
+
+    used(fleet, times=2)
+    assert told(0) == (12, 6, 6)
+    while fleet.between_answers():
+        pass
+    now[0], out[0] = 101.0, challenger
+    used(fleet)
+    assert told(0) == (6, 0, 0), "still by the champion"
+    assert told(1) == (0, 0, 0)
+    while fleet.between_answers():
+        pass
+    now[0] = 102.0
+    used(fleet)
+    assert told(1) == (6, 6, 6)
+    now[0], out[0] = 103.0, champion
+    used(fleet)
+    assert told(0) == (6, 0, 0), "back at once"
