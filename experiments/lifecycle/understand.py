@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from experiments.lifecycle.inputs import data_sources
 from experiments.lifecycle.stage import Judgement, Quality, Result, Settings, Stage, Work
 from fl.decisions import Action, Decision
+from fl.errors import BadInput, MissingExtra
 
 if TYPE_CHECKING:
     from fl.data.dataset import Dataset
@@ -23,7 +25,8 @@ def run(work: Work) -> Result:
     from fl.data.baseline import baseline
 
     business = work.settings["business"]
-    dataset = load_data(work.settings)
+    with _told_as_of_ingest():
+        dataset = load_data(work.settings)
     apart = server_rows(
         dataset,
         seed=int(work.settings["seed"]),
@@ -75,6 +78,24 @@ def judge(settings: Settings, found: Mapping[str, Any]) -> Judgement:
     return Judgement(evidence, decision)
 
 
+def sources(settings: Settings) -> Mapping[str, str | None]:
+    """The data, as for ingest."""
+    with _told_as_of_ingest():
+        return data_sources(settings)
+
+
+@contextmanager
+def _told_as_of_ingest() -> Iterator[None]:
+    """What is wrong with the data is ingest's to tell: this stage only comes to them first, and says so."""
+    try:
+        yield
+    except MissingExtra:
+        raise
+    except BadInput as error:
+        key = f"which reads the data as stage ingest does, {error.key}"
+        raise BadInput(key=key, got=error.got, allowed=error.allowed) from error
+
+
 def _obstacles(constraints: Mapping[str, Any], found: Mapping[str, Any]) -> tuple[str, ...]:
     """Constraints that the settings break, in words."""
     against = []
@@ -111,7 +132,7 @@ STAGE = Stage(
         risk="months of training for a goal that these data cannot reach, or that nobody can measure",
         check="a baseline of merged statistics, on the server's test set, against goals and an answer without looking",
     ),
-    sources=data_sources,
+    sources=sources,
     judge=judge,
     judged_by=(
         *("business.success", "business.constraints", "business.no_worse_than_champion"),
