@@ -199,6 +199,22 @@ def _outside(asked: Asked) -> Statistics:
     return out
 
 
+def _grouped(asked: Asked) -> Statistics:
+    """Of a column's known values, for each of the ``groups`` that column ``by`` tells apart: how many there are, then
+    what they add up to. A client tells 0 of a group of which it has fewer than ``at_least``.
+    """
+    (by,), (least,) = asked.numbers("by"), asked.numbers("at_least")
+    if by not in asked.query.columns:
+        raise ClientFailed(client=asked.client, reason=f"the query grouped is not of column {by:g}, which it groups by")
+    group, groups = asked.columns[:, asked.query.columns.index(int(by))], asked.numbers("groups")
+    out: Statistics = {}
+    for c, values in asked.each():
+        held = [_known(values[group == value]) for value in groups]
+        told = [some if len(some) >= least else some[:0] for some in held]
+        out[str(c)] = Sums((*(float(len(some)) for some in told), *(float(some.sum()) for some in told)))
+    return out
+
+
 def _labels(asked: Asked) -> Statistics:
     """A column against the label's ``classes``: counts by ``edges/C`` (below, between, above, missing), by class."""
     (classes,) = asked.numbers("classes")
@@ -254,6 +270,7 @@ KINDS: Mapping[str, Answer] = {
     "heavy_hitters": _heavy_hitters,
     "distinct": _distinct,
     "outside": _outside,
+    "grouped": _grouped,
     "labels": _labels,
     "repeats": _repeats,
     "rows": _shared_rows,

@@ -150,6 +150,7 @@ QUERIES: Mapping[str, type] = {
     "heavy_hitters": HeavyHitters,
     "distinct": Distinct,
     "outside": Counts,
+    "grouped": Sums,
     "labels": Counts,
     "repeats": Counts,
     "rows": Rows,

@@ -183,6 +183,24 @@ def distinct(ask: Ask, columns: Sequence[int], *, part: str = "all") -> dict[int
     return {c: s.value for c, s in found.items() if isinstance(s, Distinct)}
 
 
+def grouped(
+    ask: Ask, column: int, by: int, groups: Sequence[float], *, at_least: int = 1, part: str = "all"
+) -> list[tuple[int, float]]:
+    """Of each of the ``groups``, values of column ``by``: how many values of ``column`` are known, and their mean.
+
+    Clients leave out a group of which they have fewer than ``at_least``; the mean of none is NaN.
+    """
+    if not groups or 2 * len(groups) > MAX_STATISTIC_VALUES:
+        allowed = f"1 to {MAX_STATISTIC_VALUES // 2} groups"
+        raise BadInput(key="groups", got=f"{len(groups)} groups", allowed=allowed)
+    columns = tuple(dict.fromkeys((column, by)))
+    numbers = {"groups": tuple(map(float, groups)), "by": (float(by),), "at_least": (float(at_least),)}
+    found = ask(Query("grouped", columns, numbers, part=part)).pooled()[str(column)]
+    assert isinstance(found, Sums)
+    counts, sums = found.values[: len(groups)], found.values[len(groups) :]
+    return [(int(n), s / n if n else float("nan")) for n, s in zip(counts, sums, strict=True)]
+
+
 def correlation(ask: Ask, columns: Sequence[int], *, part: str = "all") -> Array:
     """Pearson's r of each pair, over the rows where both are known; exact up to rounding."""
     if len(columns) > MOST_PAIRED:

@@ -13,9 +13,11 @@ A recipe is a list of steps, each with what it takes (``columns`` none: all that
     - dates:       {columns: [seen], unit: days, fields: [year, month]}   days or seconds since 1970
     - curve:       {columns: [cost], by: log1p}                           log log1p sqrt square
     - aggregate:   {columns: [a, b], by: mean, into: ab}                  sum mean min max, of each example
+                   {columns: [a], over: cp, by: mean, into: a_of_cp}      mean count, of all rows with the same cp
     - select:      {most: 8, by: mutual_information, bins: 8}             mutual_information correlation, with the label
 
-Of categories and most frequent values a client tells those alone that it has ``at_least`` times.
+Of categories, groups and most frequent values a client tells those alone that it has ``at_least`` times. What is in no
+group that was told has the mean of all, and the count 0.
 
 A step is fitted on what the steps before it make of the training rows that they keep. Rows are dropped from training
 parts alone: a row that is measured, or asked about when the model is used, is never dropped.
@@ -38,6 +40,9 @@ from fl.transforms.recipe import Recipe
 from fl.transforms.steps import CURVES, FIELDS, Step
 
 PART = "train"
+
+OVER_GROUPS = ("mean", "count")
+"""What a group's rows can come to; a least or largest value would be some one person's."""
 
 AT_LEAST = 5
 """How often a client must have a value to tell it: one that it has less often might be one person's."""
@@ -225,13 +230,32 @@ def _curve(f: Fitting, *, columns: Sequence[str], by: str) -> Sequence[Step]:
     return [steps.Curve(f.chosen(columns), f.among("by", by, CURVES))]
 
 
-def _aggregate(f: Fitting, *, columns: Sequence[str], by: str, into: str) -> Sequence[Step]:
-    f.among("by", by, steps.AGGREGATES)
-    if not columns:
-        raise BadInput(key=f"{f.key}.columns", got="none", allowed="one or more")
+def _aggregate(
+    f: Fitting,
+    *,
+    columns: Sequence[str],
+    by: str,
+    into: str,
+    over: str | None = None,
+    most: int = 32,
+    at_least: int = AT_LEAST,
+) -> Sequence[Step]:
+    f.among("by", by, steps.AGGREGATES if over is None else OVER_GROUPS)
+    if not columns or (over is not None and len(columns) > 1):
+        allowed = "one or more" if over is None else "one, with over"
+        raise BadInput(key=f"{f.key}.columns", got=list(columns) or "none", allowed=allowed)
     if into in f.names:
         raise BadInput(key=f"{f.key}.into", got=into, allowed="a name that no column has")
-    return [steps.Aggregate(f.chosen(columns), by, into)]
+    chosen = f.chosen(columns)
+    if over is None:
+        return [steps.Aggregate(chosen, by, into)]
+    groups = sorted(f.frequent([f.among("over", over, f.names)], most=most, at_least=at_least)[0])
+    value, member = f.numbers([*chosen, over])
+    found = analytics.grouped(f.ask, value, member, groups, at_least=at_least, part=PART)
+    everywhere = f.moments(chosen)[0] if by == "mean" else None
+    other = everywhere.mean if everywhere and everywhere.count else 0.0
+    told = [float(count) if by == "count" else mean if count else other for count, mean in found]
+    return [steps.OfGroup(over, tuple(groups), tuple(told), other, into)]
 
 
 def _select(

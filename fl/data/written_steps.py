@@ -18,7 +18,7 @@ KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
         ((int, float), "a number"),
     ),
     **dict.fromkeys(("most", "at_least", "bins", "pixels"), ((int,), "a whole number")),
-    **dict.fromkeys(("by", "action", "unit", "into"), ((str,), "a name")),
+    **dict.fromkeys(("by", "action", "unit", "into", "over"), ((str,), "a name")),
     "indicator": ((bool,), "true or false"),
 }
 """Of what type an option is, or the members of its list."""

@@ -206,6 +206,23 @@ class Aggregate:
 AGGREGATES = ("sum", "mean", "min", "max")
 
 
+@dataclass(frozen=True)
+class OfGroup:
+    """A new column ``into``: the one of ``values`` for the one of ``groups`` that ``column`` is; ``other`` for none."""
+
+    column: str
+    groups: tuple[float, ...]
+    values: tuple[float, ...]
+    other: float
+    into: str
+
+    def apply(self, columns: Columns, a: Arithmetic) -> Columns:
+        x, found = columns[self.column], a.number(self.other)
+        for group, value in zip(self.groups, self.values, strict=True):
+            found = a.where(x == a.number(group), a.number(value), found)
+        return columns | {self.into: found}
+
+
 # Which rows are trained on: a request and a test example are never dropped -----------------------------------------
 
 
@@ -248,7 +265,7 @@ class Deduplicate:
 
 
 FeatureStep: TypeAlias = (
-    Impute | Clip | Drop | OneHot | Ordinal | Scale | Discretise | Dates | Curve | Aggregate
+    Impute | Clip | Drop | OneHot | Ordinal | Scale | Discretise | Dates | Curve | Aggregate | OfGroup
 )  # fmt: skip
 RowStep: TypeAlias = DropOutliers | DropMissing | Deduplicate
 Step: TypeAlias = FeatureStep | RowStep
@@ -264,6 +281,7 @@ STEPS: Mapping[str, type[Step]] = {
     "dates": Dates,
     "curve": Curve,
     "aggregate": Aggregate,
+    "of_group": OfGroup,
     "drop_outliers": DropOutliers,
     "drop_missing": DropMissing,
     "deduplicate": Deduplicate,

@@ -27,6 +27,7 @@ BRINGS = {
     "noisy_histogram": {**EDGES, "epsilon": (1.0,)},
     "digits": {"place": (0.0,), **{f"prefix/{c}": (0,) for c in COLUMNS}},
     "heavy_hitters": {"capacity": (8.0,), "at_least": (2.0,)},
+    "grouped": {"groups": (0.0, 1.0), "by": (8.0,), "at_least": (2.0,)},
     "outside": {"range/0": (-1.0, 1.0), "set/8": (0.0, 1.0)},
     "labels": {"classes": (3.0,), **EDGES},
     "rows": {"capacity": (64.0,)},

@@ -34,6 +34,7 @@ CASES: Sequence[tuple[Step, ...]] = (
     (steps.Dates(SEEN, "days", steps.FIELDS),),
     *((steps.Curve(("a", "b"), curve),) for curve in steps.CURVES),
     *((steps.Aggregate(("a", "b", "kind"), by, "made"),) for by in steps.AGGREGATES),
+    (steps.OfGroup("kind", (0.0, 2.5), (0.1, 1 / 3 * 1e9), -1 / 7, "of kind"),),
     # Rows that they would not train on get their features all the same.
     (steps.DropOutliers(A, (-1.0,), (1.0,)), steps.Scale(A, (0.1,), (0.3,))),
     (steps.DropMissing(("a", "b")), steps.Scale(A, (0.1,), (0.3,))),

@@ -52,6 +52,7 @@ EVERYTHING = [
     {"encode": {"columns": ["seen month"], "by": "ordinal", "categories": [2, 3]}},
     {"curve": {"columns": ["cost"], "by": "log1p"}},
     {"aggregate": {"columns": ["age", "cost"], "by": "max", "into": "most"}},
+    {"aggregate": {"columns": ["age"], "over": "kind=1", "by": "mean", "into": "age of kind"}},
     {"discretise": {"columns": ["most"], "bins": 3}},
     {"drop": {"columns": ["seen weekday"]}},
     {"scale": {"columns": ["age"], "by": "min_max"}},
@@ -110,6 +111,31 @@ def test_outliers_are_what_lies_far_out(ask, rows):
     (step,) = fit(ask, {"outliers": {"columns": ["cost"], "by": "iqr", "width": 2}}).steps
     q, r = (lower(column(rows, "cost"), share) for share in (0.25, 0.75))
     assert step == steps.Clip(("cost",), (q - 2 * (r - q),), (r + 2 * (r - q),))
+
+
+@pytest.mark.parametrize("by", ["mean", "count"])
+def test_a_group_has_what_its_training_rows_at_all_clients_come_to(ask, rows, by):
+    x, _, part = rows
+    written = {"columns": ["age"], "over": "kind", "by": by, "into": "of kind", "at_least": 1}
+    (step,) = fit(ask, {"aggregate": written}).steps
+    kind, age = (x[part == 0, NAMES.index(name)].astype(np.float64) for name in ("kind", "age"))
+    known = ~np.isnan(age)
+    expected = [age[known & (kind == group)] for group in (1, 2, 3, 4)]
+    pooled = [len(ages) if by == "count" else ages.mean() for ages in expected]
+    assert step.groups == (1, 2, 3, 4) and step.values == pytest.approx(pooled, rel=1e-12)
+    assert step.other == pytest.approx(age[known].mean() if by == "mean" else 0, rel=1e-12)
+    made = Recipe(NAMES, (step,)).apply(np.array([[50, 1, 2, 0], [50, 1, 9, 0], [50, 1, np.nan, 0]], np.float32))
+    assert made[:, -1] == pytest.approx([pooled[1], step.other, step.other], rel=1e-6)
+
+
+def test_a_group_that_a_client_has_too_seldom_is_not_told(ask, rows):
+    x, _, part = rows
+    written = {"columns": ["age"], "over": "kind", "by": "count", "into": "of kind", "at_least": 9}
+    (step,) = fit(ask, {"aggregate": written}).steps
+    client = np.repeat(np.arange(len(PARTS)), PARTS.sum(axis=1))
+    held = (part == 0) & ~np.isnan(x[:, 0])
+    counts = [[(held & (client == c) & (x[:, 2] == group)).sum() for c in range(len(PARTS))] for group in step.groups]
+    assert step.values == tuple(float(sum(n for n in some if n >= 9)) for some in counts)
 
 
 def test_categories_are_those_of_the_training_rows(ask):

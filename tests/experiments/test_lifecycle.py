@@ -473,7 +473,7 @@ BROKEN: dict[str, tuple[tuple[str, ...], str, tuple[str, ...]]] = {
     "understand, of a file that is not there": (
         (*CSV, "dataset.path=none.csv"),
         "understand",
-        ("which reads the data as stage ingest does, dataset.path: got none.csv",),
+        ("which reads the data as stage ingest does, dataset.path: got ", "none.csv"),
     ),
     "profile": ((*CSV, "dataset.path=sound.csv"), "profile", ("partition", "natural")),
     "validate": (("rules=rules.yaml",), "validate", ("rules.yaml: columns.age: got rnge",)),
