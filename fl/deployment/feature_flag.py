@@ -55,9 +55,9 @@ class FeatureFlag:
         return {**state, "behind": self.behind.begin()} if self.behind else state
 
     def routing(self, state: State) -> Routing:
-        """The flag first; then the policy behind it, or everybody to the challenger."""
+        """The flag first, then the policy behind it; without one the champion, for whom the flag is not asked."""
         if self.behind is None:
-            return Routing(everything_to(CHALLENGER, self.release.names), flagged=True)
+            return Routing(everything_to(CHAMPION, self.release.names), flagged=True)
         inner = self.behind.routing(state["behind"])
         return Routing(**{**vars(inner), "flagged": True})
 
@@ -77,8 +77,8 @@ class FeatureFlag:
         return state, Decision(Action.HOLD, "; ".join(told))
 
     def arm_for(self, user: str, context: str | None) -> str | None:
-        """The arm that the flag names; None where it is on."""
+        """The arm that the flag names; None where it is on and a policy behind it decides."""
         said = self.flag(user, context)
         if said is True:
-            return None
+            return None if self.behind else CHALLENGER
         return said if isinstance(said, str) and said in self.release.names else CHAMPION

@@ -25,12 +25,14 @@ def arms(policy, state, context=None):
 
 
 @pytest.mark.parametrize(
-    "value, arm", [(False, CHAMPION), (True, None), (CHALLENGER, CHALLENGER), ("nobody", CHAMPION)]
+    "value, arm", [(False, CHAMPION), (True, CHALLENGER), (CHALLENGER, CHALLENGER), ("nobody", CHAMPION)]
 )
 def test_a_flag_in_memory_says_who_sees_the_challenger(value, arm, release):
     policy = policy_for(release("feature_flag", value=value))
     state = policy.begin()
-    assert policy.routing(state).flagged and set(arms(policy, state)) == {arm}
+    routing = policy.routing(state)
+    assert routing.flagged and routing.shares[CHAMPION] == 1  # for whom the flag is not asked
+    assert set(arms(policy, state)) == {arm}
 
 
 def test_a_flagd_file_gives_a_fraction_of_users_and_follows_its_edits(tmp_path, release):
@@ -53,7 +55,7 @@ def test_a_rule_of_the_file_sees_the_context(tmp_path, release):
     variants = {"variants": {"on": True, "off": False}, "defaultVariant": "off"}
     path = flag_file(tmp_path / "flags.json", **variants, targeting=rule)
     policy = policy_for(release("feature_flag", flag="new-model", source=path))
-    assert set(arms(policy, {}, "staff")) == {None} and set(arms(policy, {}, "guest")) == {CHAMPION}
+    assert set(arms(policy, {}, "staff")) == {CHALLENGER} and set(arms(policy, {}, "guest")) == {CHAMPION}
 
 
 def test_another_policy_sits_behind_the_flag(release, played):
