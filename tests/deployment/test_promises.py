@@ -74,6 +74,12 @@ def test_the_policy_finds_the_planned_effect_in_at_least_90_percent_of_400_tests
     assert np.mean([users for _, users in found]) < 0.7 * PLAN["users"]  # and earlier than planned
 
 
+def test_a_difference_to_the_worse_is_never_promoted():
+    found = [experiment(seed, effect=-0.4, mean=0.8)[0] for seed in range(20)]
+    assert all(decision.action is Action.ROLL_BACK for decision in found)
+    assert any("differs by -" in decision.reason for decision in found)
+
+
 def test_users_who_were_not_split_as_they_should_be_end_the_test():
     arms = (Arm(CHAMPION, "0"), Arm(CHALLENGER, "1"))
     options = checked_options("ab_test", {}, challengers=1)
