@@ -84,7 +84,7 @@ def show(version: Name, registry: Folder = REGISTRY, as_json: Json = False) -> N
         ("cohort", f"{len(manifest['cohort'])} clients"),
         *(
             (key, value)
-            for name in ("metrics", "seeding", "dataset", "model", "code")
+            for name in ("metrics", "seeding", "compression", "dataset", "model", "code")
             for key, value in _dotted(manifest, name)
         ),
         ("seed", manifest["seed"]),

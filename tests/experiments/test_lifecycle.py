@@ -382,6 +382,20 @@ def test_a_bundle_that_cannot_be_is_told_before_anything_is_done(lifecycle, tmp_
     assert status == 2 and not stages and words in err
 
 
+@pytest.mark.slow
+def test_a_file_that_does_not_fulfil_the_criteria_ends_the_pipeline_with_status_4(lifecycle, tmp_path):
+    """The parameters fit the limit, and the 8-bit ONNX file, which holds preprocessing too, does not."""
+    asked = ("business.constraints.size_bytes=12000", "package.formats=[onnx_int8]")
+    status, stages, err = lifecycle(tmp_path / "run", *asked, registry=tmp_path / "registry")
+    assert status == 4 and stages["accept"]["what"] == "did" and "register" not in stages
+    assert "as onnx_int8, size_bytes at most 12000" in err
+    status, stages, err = lifecycle(tmp_path / "run", "package.formats=[onnx_int8]", registry=tmp_path / "registry")
+    assert status == 0, err
+    (folder,) = bundles(tmp_path / "run")
+    known = open_bundle(folder).manifest["formats"]["onnx_int8"]
+    assert 0.5 < known["metrics"]["accuracy"] < 1
+
+
 # The model card
 
 
