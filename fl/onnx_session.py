@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ INPUT, OUTPUT = "input", "output"
 
 def read(path: Path) -> Callable[[Array], Array]:
     """From a batch to raw outputs, on one thread of the CPU. Raises CorruptFile for a model that names other files."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when it is imported: nobody calls home
     import onnxruntime
 
     refuse_objectionable(path)

@@ -30,6 +30,7 @@ QUIET = {
     "HF_HUB_OFFLINE": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MPLBACKEND": "Agg",
+    "ORT_DISABLE_TELEMETRY": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # One token for all that this process starts: Ray reads it once.
     "RAY_AUTH_MODE": "token",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -88,13 +89,18 @@ def _numbers(values: Array) -> list[float | None]:
 
 
 def _sketch(values: Array) -> dict[str, float]:
-    known = values[np.isfinite(values)].astype(np.float64)
+    """By sums of our own: NumPy's mean and std take several times as long, and this is done for every request."""
+    flat = values.reshape(-1).astype(np.float64)
+    finite = np.isfinite(flat)
+    known = flat if finite.all() else flat[finite]
     if not known.size:
         return {"missing": values.size}
+    mean = float(np.add.reduce(known)) / known.size
+    known_less_mean = known - mean
     return {
         "missing": values.size - known.size,
-        "mean": float(known.mean()),
-        "deviation": float(known.std()),
-        "smallest": float(known.min()),
-        "largest": float(known.max()),
+        "mean": mean,
+        "deviation": math.sqrt(float(known_less_mean @ known_less_mean) / known.size),
+        "smallest": float(np.minimum.reduce(known)),
+        "largest": float(np.maximum.reduce(known)),
     }

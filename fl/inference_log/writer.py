@@ -12,6 +12,8 @@ from collections import deque
 from pathlib import Path
 from typing import final
 
+import orjson
+
 from fl.files import writable_folder
 from fl.inference_log.counts import REFUSED, TAKEN, Counts
 from fl.inference_log.files import bound, needs_duckdb, recover, to_parquet
@@ -95,7 +97,7 @@ class InferenceLog:
         for _ in range(-(-len(self._queue) // PORTION)):
             portion = [self._queue.popleft() for _ in range(min(PORTION, len(self._queue)))]
             try:
-                self._append("".join(map(self._line, portion)).encode())
+                self._append(b"".join(map(self._line, portion)))
                 self.trouble = ""
             except OSError as error:  # a full disk costs records, and never an answer
                 self._refuse(len(portion))
@@ -120,10 +122,13 @@ class InferenceLog:
     def _path(self) -> Path:
         return self.folder / f"{self.server}-{self._part:06d}.jsonl"
 
-    def _line(self, numbered: tuple[int, Record]) -> str:
+    def _line(self, numbered: tuple[int, Record]) -> bytes:
         number, record = numbered
         values = {"server": self.server, "number": number, **line_values(record, self._salt)}
-        return json.dumps(values, separators=(",", ":")) + "\n"
+        try:
+            return orjson.dumps(values, option=orjson.OPT_APPEND_NEWLINE)  # several times as quick as Python's own
+        except TypeError:  # a text that no UTF-8 can say
+            return json.dumps(values, separators=(",", ":")).encode() + b"\n"
 
     def _is_full(self) -> bool:
         age = time.monotonic() - self._opened

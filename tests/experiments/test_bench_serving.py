@@ -62,6 +62,11 @@ def test_a_connection_lost_before_its_answer_is_counted() -> None:
     assert load.statuses == {200: 2, 0: 1}
 
 
+def test_a_connection_that_the_server_ends_with_its_answer_is_not_lost() -> None:
+    answer = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno"
+    assert loaded(answer, connections=2, closes_after=1).statuses == {503: 2, 0: 0}
+
+
 @pytest.mark.parametrize("work", [ROW, *TENSORS], ids=lambda work: work.name)
 def test_a_request_holds_the_rows_that_it_says(work) -> None:
     request, inputs = requests(work)

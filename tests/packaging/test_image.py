@@ -139,7 +139,17 @@ def test_the_image_is_built_without_an_engine_and_answers(folder: Path, tmp_path
     buildah("copy", "--quiet", empty, str(base), "/")
     buildah("commit", "--quiet", "--rm", empty, "localhost/base")
     volumes = [f"--volume={wheels}:/wheels:ro", f"--volume={tmp_path / 'pip.conf'}:/etc/pip.conf:ro"]
-    words = ("--isolation", "chroot", "--build-arg", "BASE=localhost/base", *volumes, "--tag", "meadow-serve")
+    words = (
+        "--format",
+        "docker",
+        "--isolation",
+        "chroot",
+        "--build-arg",
+        "BASE=localhost/base",
+        *volumes,
+        "--tag",
+        "meadow-serve",
+    )
     buildah("bud", *words, str(folder))
     made = buildah("from", "localhost/meadow-serve")
     with socket.socket() as free:

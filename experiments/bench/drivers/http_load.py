@@ -55,15 +55,16 @@ class Connection(asyncio.Protocol):
         head = held.find(b"\r\n\r\n")
         if head < 0:
             return
-        place = held.lower().find(b"content-length:", 0, head)
-        if len(held) < head + 4 + int(held[place + 15 : held.find(b"\r", place)]):
+        fields = held[: head + 2].lower()
+        place = fields.find(b"content-length:")
+        if len(held) < head + 4 + int(fields[place + 15 : fields.find(b"\r", place)]):
             return
         now = time.perf_counter()
         self.load.seconds.append(now - self.asked)
         self.load.statuses[int(held[9:12])] += 1
         held.clear()
         self.asked = 0.0
-        if now < self.ends:
+        if now < self.ends and b"\r\nconnection: close\r\n" not in fields:
             self._ask()
         else:
             self.transport.close()
