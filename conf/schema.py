@@ -340,6 +340,7 @@ class Budget:
 
     minutes: Annotated[float, "after which nothing more is begun"]
     rounds: Annotated[int, "of training, over all trials"]
+    at_once: Annotated[int, "trials that train at the same time; as many as there are cores at the most"]
 
 
 @dataclass

@@ -243,12 +243,13 @@ def cv(
     over: Annotated[
         str, typer.Option("--over", help="examples of each client, clients, public (the server's), or bootstrap.")
     ] = "examples",
+    at_once: Annotated[int, typer.Option("--at-once", min=1, help="Folds that run at the same time.")] = 1,
     as_json: Json = False,
 ) -> None:
     """Cross-validate settings: a run a fold, measured on what it left out; mean and deviation."""
     from experiments.selection.cross_validation import cross_validate, show
 
-    show(cross_validate(overrides or [], folds=folds, over=over), as_json=as_json)
+    show(cross_validate(overrides or [], folds=folds, over=over, at_once=at_once), as_json=as_json)
 
 
 @app.command(rich_help_panel=AROUND)
@@ -286,10 +287,9 @@ def automl(
     as_json: Json = False,
 ) -> None:
     """Find a model within a budget: many kinds tried, the better ones trained longer, ensembles; one HTML page."""
-    from experiments.selection.automl import automl as find
-    from experiments.selection.automl import show
+    from experiments.selection import automl as search
 
-    show(find(overrides or []), as_json=as_json)
+    search.show(search.automl(overrides or []), as_json=as_json)
 
 
 @app.command(rich_help_panel=AROUND)

@@ -118,6 +118,7 @@ RULES: tuple[Rule, ...] = (
     _whole("selection.rounds", 0),
     _number("budget.minutes", above=0),
     _whole("budget.rounds", 1),
+    _whole("budget.at_once", 1),
     _or_null(_number("business.constraints.latency_seconds", above=0)),
     _or_null(_whole("business.constraints.size_bytes", 1)),
     _or_null(_number("business.constraints.epsilon", above=0)),

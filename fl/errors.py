@@ -10,6 +10,7 @@
     ├── Interrupted                   exit status 130: Ctrl-C or SIGTERM
     ├── RefusedUpdate                 what a client sent, or tried to send, is not what the boundary allows
     ├── ClientFailed                  a client could not do its task
+    ├── TrialFailed                   a trial of a search ended its process
     └── CorruptFile                   a file whose bytes are not the ones its hash names
 
 Each error holds its fields as attributes and survives pickling, because it may cross from an actor to the server.
@@ -173,6 +174,19 @@ class ClientFailed(MeadowError):
 
     def message(self) -> str:
         return f"client {self.client} failed: {self.reason}"
+
+
+class TrialFailed(MeadowError):
+    """``trial`` of a search came to nothing, and not by its own word: ``reason``."""
+
+    trial: str
+    reason: str
+
+    def __init__(self, *, trial: str, reason: str) -> None:
+        super().__init__(trial=trial, reason=reason)
+
+    def message(self) -> str:
+        return f"trial {self.trial} failed: {self.reason}"
 
 
 class CorruptFile(MeadowError):

@@ -7,7 +7,8 @@
     4  on the other half is told whether the winner beats the default, and an ensemble its best member
 
 A trial is a run in FOLDER/NAME: versions with lineage, and the trial's figures as evidence of the last. The command
-repeated on its ``run_dir`` goes on. With a budget of rounds that is spent before the time is, it gives the same trials.
+repeated on its ``run_dir`` goes on. With a budget of rounds that is spent before the time is, it gives the same trials,
+``budget.at_once`` of them at a time or one by one.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.selection.candidates import DEFAULT, TRIVIAL, Candidate, candidates
-from experiments.selection.trials import value_after
-from fl.errors import BadInput, Interrupted, MeadowError
+from experiments.selection.trials import checked_value_after
+from experiments.selection.workers import Workers
+from fl.errors import BadInput, MeadowError
 from fl.files import read_json, write_json
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ METRIC = "loss"
 EVIDENCE = "trial"
 RUNGS = 3
 BAG = 3
+SPENT = "the budget was spent"
 CHOSEN = ("model", "strategy", "algorithm", "client.learning_rate", "num_rounds", "folds.", "dataset.recipe")
 """What it chooses itself."""
 
@@ -72,10 +75,14 @@ class Budget:
 
     def take(self, rounds: int) -> bool:
         """Whether so many rounds can still be afforded; they are taken if so."""
-        if rounds > self.rounds or time.monotonic() > self.until:
+        if rounds > self.rounds or not self.in_time():
             return False
         self.rounds -= rounds
         return True
+
+    def in_time(self) -> bool:
+        """Whether anything may still begin."""
+        return time.monotonic() <= self.until
 
 
 def automl(overrides: Sequence[str]) -> dict[str, Any]:
@@ -102,19 +109,15 @@ def automl(overrides: Sequence[str]) -> dict[str, Any]:
     budget = Budget(int(asked["budget"]["rounds"]), began + 60 * float(asked["budget"]["minutes"]))
     last = rung * 2 ** (RUNGS - 1)
     trials = _different(_composed(one, own, folder, num_rounds=last) for one in found)
-    _halve(trials, budget, [rung * 2**i for i in range(RUNGS)])
+    with Workers(int(asked["budget"]["at_once"])) as workers:
+        _halve(trials, budget, [rung * 2**i for i in range(RUNGS)], workers)
+        winner = _winner(trials, last, asked["budget"])
+        bag = _bag(winner, own, folder, budget, workers, num_rounds=last)
     store = Registry(asked["registry_dir"])
     done = [trial for trial in trials if trial.values]
-    if len(done) < 2:
-        allowed = "more: less than two trials came to a figure. " + "; ".join(f"{t.name}: {t.state}" for t in trials)
-        raise BadInput(key="budget", got=dict(asked["budget"]), allowed=allowed)
-    for trial in done:
+    for trial in [*done, *bag]:
         trial.version = _attach(store, trial)
-    winner = min((t for t in done if t.rounds == last), key=lambda t: t.value, default=min(done, key=lambda t: t.value))
-    bag = _bag(winner, own, folder, budget, num_rounds=last)
     answers = {trial.name: answers_of(store, trial.version) for trial in done if trial.version is not None}
-    for trial in bag:
-        trial.version = _attach(store, trial)
     members = {trial.name: answers_of(store, trial.version) for trial in bag if trial.version is not None}
     analysed = analyse(answers, seed=int(asked["seed"]), bags=_bags(members, winner), others=members)
     report = {
@@ -123,7 +126,10 @@ def automl(overrides: Sequence[str]) -> dict[str, Any]:
         "version": winner.version.name if winner.version else None,
         "trial_metric": METRIC,
         "trials": [_told(trial) for trial in [*trials, *bag]],
-        "budget": {**asked["budget"], "rounds_left": budget.rounds},
+        "budget": {
+            **{name: asked["budget"][name] for name in ("minutes", "rounds")},
+            "rounds_left": budget.rounds,
+        },
         "verdict": _verdict(winner, analysed, answers, asked["seed"]),
     }
     return _write(report, folder, seconds=time.monotonic() - began, title=f"{asked['dataset']['name']}: which model")
@@ -155,12 +161,20 @@ def _different(trials: Iterable[Trial]) -> list[Trial]:
     return found
 
 
-def _halve(trials: Sequence[Trial], budget: Budget, rungs: Sequence[int]) -> None:
+def _winner(trials: Sequence[Trial], last: int, asked: Mapping[str, Any]) -> Trial:
+    """The lowest loss of those that ran all their rounds, or of all if none did. BadInput where it has no rival."""
+    done = [trial for trial in trials if trial.values]
+    if len(done) < 2:
+        allowed = "more: less than two trials came to a figure. " + "; ".join(f"{t.name}: {t.state}" for t in trials)
+        raise BadInput(key="budget", got=dict(asked), allowed=allowed)
+    return min([trial for trial in done if trial.rounds == last] or done, key=lambda trial: trial.value)
+
+
+def _halve(trials: Sequence[Trial], budget: Budget, rungs: Sequence[int], workers: Workers) -> None:
     """From rung to rung: the better half goes on, and the default model with it."""
     going = list(trials)
     for i, until in enumerate(rungs):
-        for trial in going:
-            _advance(trial, budget, until, last=until == rungs[-1])
+        _advance(going, budget, until, workers, last=until == rungs[-1])
         reached = sorted((trial for trial in going if trial.rounds == until), key=lambda trial: trial.value)
         if until == rungs[-1]:
             return
@@ -171,28 +185,33 @@ def _halve(trials: Sequence[Trial], budget: Budget, rungs: Sequence[int]) -> Non
         going = [trial for trial in going if trial in kept_on]
 
 
-def _advance(trial: Trial, budget: Budget, until: int, *, last: bool) -> None:
-    """Train a trial up to a round and measure it, if the budget has room for it."""
-    from experiments.rules import check
-
-    if trial.state.startswith("failed"):
-        return
-    if not budget.take(until - trial.rounds):
-        trial.state = "the budget was spent"
-        return
-    try:
-        if not (Path(trial.settings["run_dir"]) / "config.yaml").is_file():
-            check(trial.settings)
-        trial.values[until] = value_after(trial.settings, until=None if last else until, metric=METRIC)
-        trial.state = "finished" if last else "paused"
-    except Interrupted:
-        raise
-    except MeadowError as error:  # a model that does not suit the data is a result as well
+def _advance(trials: Sequence[Trial], budget: Budget, until: int, workers: Workers, *, last: bool) -> None:
+    """Train trials up to a round and measure them, as far as the budget has room for them."""
+    ready = []
+    for trial in trials:
+        if trial.state.startswith("failed"):
+            continue
+        if budget.take(until - trial.rounds):
+            ready.append(trial)
+        else:
+            trial.state = SPENT
+    calls = {one.name: (workers.shared(one.settings), None if last else until, METRIC) for one in ready}
+    outcomes = workers.each(checked_value_after, calls, may_begin=budget.in_time)
+    for trial, outcome in zip(ready, outcomes, strict=True):
+        if outcome is None:
+            trial.state = SPENT
+        elif isinstance(outcome, MeadowError):  # a model that does not suit the data is a result as well
+            trial.state = f"failed: {outcome}"
+        else:
+            trial.values[until] = outcome
+            trial.state = "finished" if last else "paused"
+            continue
         budget.rounds += until - trial.rounds
-        trial.state = f"failed: {error}"
 
 
-def _bag(winner: Trial, own: Sequence[str], folder: Path, budget: Budget, *, num_rounds: int) -> list[Trial]:
+def _bag(
+    winner: Trial, own: Sequence[str], folder: Path, budget: Budget, workers: Workers, *, num_rounds: int
+) -> list[Trial]:
     """The winner's settings on bootstrap draws of each client's examples; none where the budget has no room for two."""
     bag: list[Trial] = []
     for index in range(BAG):
@@ -204,8 +223,11 @@ def _bag(winner: Trial, own: Sequence[str], folder: Path, budget: Budget, *, num
     if len(bag) < 2:
         budget.rounds += num_rounds * len(bag)
         return []
-    for trial in bag:
-        trial.values[num_rounds] = _out_of_bag(trial.settings)
+    outcomes = workers.each(_out_of_bag, {trial.name: (workers.shared(trial.settings),) for trial in bag})
+    for trial, outcome in zip(bag, outcomes, strict=True):
+        if isinstance(outcome, MeadowError):
+            raise outcome
+        trial.values[num_rounds] = outcome
         trial.state = "finished"
     return bag
 

@@ -4,8 +4,9 @@
     clients               the clients that took no part measure it on all of theirs
     public                central: no client trains; the server trains on its public part without the fold
 
-Each fold is a run like any other, with versions, in FOLDER/INDEX. A folder in which some folds are done already goes on
-with the others, so that a command that was killed is repeated as it was.
+Each fold is a run like any other, with versions, in FOLDER/INDEX; ``at_once`` of them run at a time, which changes no
+figure. A folder in which some folds are done already goes on with the others, so that a command that was killed is
+repeated as it was.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ from typing import Any
 
 from experiments.selection.measure import Figures, measure
 from experiments.selection.trials import run_to
-from fl.errors import BadInput
+from experiments.selection.workers import Workers
+from fl.errors import BadInput, MeadowError, MissingExtra
 from fl.files import read_json, write_json
 
 REPORT = "cv.json"
 EVIDENCE = "fold"
 
 
-def cross_validate(overrides: Sequence[str], *, folds: int, over: str) -> dict[str, Any]:
+def cross_validate(overrides: Sequence[str], *, folds: int, over: str, at_once: int = 1) -> dict[str, Any]:
     """Run every fold, and return folder, metrics of each fold, and mean and deviation, as plain values.
 
     The deviation is of the folds about their mean, with folds - 1 in the denominator. Raises BadInput before any fold
@@ -52,7 +54,14 @@ def cross_validate(overrides: Sequence[str], *, folds: int, over: str) -> dict[s
         if not (folder / str(index) / "config.yaml").is_file():
             check(settings)
         jobs.append(settings)
-    found = [_fold(settings, over) for settings in jobs]
+    with Workers(at_once) as workers:
+        calls = {str(index): (workers.shared(settings), over) for index, settings in enumerate(jobs)}
+        found = workers.each(_fold, calls)
+    for index, outcome in enumerate(found):
+        if isinstance(outcome, BadInput) and not isinstance(outcome, MissingExtra):
+            raise BadInput(key=f"fold {index}, {outcome.key}", got=outcome.got, allowed=outcome.allowed)
+        if isinstance(outcome, MeadowError):
+            raise outcome
     report = {"over": over, "folds": found, **_over_folds(found)}
     write_json(folder / REPORT, report, site="report")
     return {**report, "folder": str(folder)}

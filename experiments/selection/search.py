@@ -1,7 +1,8 @@
 """`fl simulate --multirun hydra/sweeper=random|grid|tpe|asha`: Optuna asks, a run answers.
 
-The sweeper is handed to Hydra here, which finds plug-ins by the name of their package alone. One trial runs after the
-other, each spread over the engine's actors, which change none of its bits: so the search is the same with any number.
+The sweeper is handed to Hydra here, which finds plug-ins by the name of their package alone. ``at_once`` trials run at
+the same time, each spread over the engine's actors. Neither number changes a bit of the search: values are asked for
+batch by batch, and who goes on from a rung is decided in the order of the trials, when all of a batch have come to it.
 
 The runs themselves are the search's memory. A command that is repeated on the same ``run_dir``, after kill -9 too, asks
 the same questions again, finds most of them answered in the trials' folders, and goes on. ``study.journal`` is Optuna's
@@ -13,11 +14,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
@@ -26,12 +28,13 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict, read_write
 
 from experiments import compose as composing
 from experiments.rules import check
 from experiments.selection.space import Space, space_of
-from experiments.selection.trials import rungs, value_after
+from experiments.selection.trials import checked_value_after, rungs
+from experiments.selection.workers import Workers
 from experiments.simulate import Job, launch, sweep_folder, varied, worst
 from fl.errors import BadInput, Interrupted, MeadowError, MissingExtra
 from fl.files import write_json
@@ -49,17 +52,32 @@ def wanted(overrides: Sequence[str]) -> bool:
     return any(text.startswith("hydra/sweeper=") and text != "hydra/sweeper=basic" for text in overrides)
 
 
+@dataclass
+class Asked:
+    """A trial, the rounds it is looked at after, and what became of it as plain values."""
+
+    trial: Trial
+    overrides: Sequence[str]
+    rungs: Sequence[int]
+    told: dict[str, Any] = field(default_factory=dict)
+
+
 @final
 class Search(Sweeper):
     """Hydra's side of a search: asks Optuna for the next values, and launches them as a job, rung by rung.
 
     sampler     random, grid or tpe; ``startup`` trials of tpe are random
     trials      how many; None: all of a grid
+    batch       of tpe: so many trials at a time learn from those before; all others do not learn, and are one batch
+    at_once     trials that run at the same time; more than there are cores are not
     metric      over clients' validation parts
     halving     None, or the factor: of the trials at a rung, one in so many goes on to the next
     first_rung  rounds before a trial is looked at first
     until       of a job: the round that it runs to; the search sets it
     """
+
+    failed: ClassVar[dict[Path, MeadowError]] = {}
+    """What ended a trial in another process, by the trial's folder."""
 
     def __init__(
         self,
@@ -67,12 +85,15 @@ class Search(Sweeper):
         sampler: str,
         trials: int | None,
         startup: int,
+        batch: int | None,
+        at_once: int,
         metric: str,
         halving: int | None,
         first_rung: int,
         until: int | None,
     ) -> None:
         self.sampler, self.trials, self.startup, self.metric = sampler, trials, startup, metric
+        self.batch, self.at_once = batch, at_once
         self.halving, self.first_rung = halving, first_rung
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -84,14 +105,18 @@ class Search(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        """The trials, one after the other, and the report."""
+        """The trials, batch by batch, and the report."""
         parsed = OverridesParser.create(config_loader=self.loader).parse_overrides(arguments)
         space = space_of(parsed, grid=self.sampler == "grid")
-        folder = Path(str(self.master.hydra.sweep.dir))
-        folder.mkdir(parents=True, exist_ok=True)
-        study = self._study(space, folder)
-        trials = [self._trial(study, space) for _ in range(self._count(space))]
-        _report(study, trials, folder, metric=self.metric)
+        self.folder = Path(str(self.master.hydra.sweep.dir))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        study, count = self._study(space, self.folder), self._count(space)
+        trials: list[dict[str, Any]] = []
+        with Workers(self.at_once) as self.workers:
+            while len(trials) < count:
+                size = min(self.batch or count, count - len(trials))
+                trials += self._together(study, [self._ask(study, space) for _ in range(size)])
+        _report(study, trials, self.folder, metric=self.metric)
         return None
 
     def _study(self, space: Space, folder: Path) -> Study:
@@ -127,28 +152,66 @@ class Search(Sweeper):
         in_all = len(_grid(space)) if self.sampler == "grid" else None
         return min(n for n in (self.trials, in_all) if n is not None)
 
-    def _trial(self, study: Study, space: Space) -> dict[str, Any]:
-        """One trial, from rung to rung while it is worth it; what became of it, told to Optuna and as plain values."""
-        from optuna.trial import TrialState
-
-        trial: Trial = study.ask(dict(space.searched))
+    def _ask(self, study: Study, space: Space) -> Asked:
+        trial = study.ask(dict(space.searched))
         # Who compares runs says which is champion, not the one that happens to end first.
         overrides = ["server.first_champion=false", *space.overrides(trial.params)]
-        told: dict[str, Any] = {"number": trial.number, "values": dict(trial.params), "rounds": 0, "value": None}
         rounds = int(self.loader.load_sweep_config(self.master, overrides).num_rounds)
-        for rung in rungs(rounds, first=self.first_rung, factor=self.halving):
-            found = self.starter.launch([[*overrides, f"hydra.sweeper.until={rung}"]], initial_job_idx=trial.number)
-            value = found[0].return_value
-            if value is None:
-                study.tell(trial, state=TrialState.FAIL)
-                return {**told, "state": "failed"}
-            told |= {"rounds": rung, "value": value}
-            trial.report(value, rung)
-            if rung < rounds and trial.should_prune():
-                study.tell(trial, state=TrialState.PRUNED)
-                return {**told, "state": "halved away"}
-        study.tell(trial, told["value"])
-        return {**told, "state": "finished"}
+        told = {"number": trial.number, "values": dict(trial.params), "rounds": 0, "value": None}
+        return Asked(trial, overrides, rungs(rounds, first=self.first_rung, factor=self.halving), told)
+
+    def _together(self, study: Study, asked: Sequence[Asked]) -> list[dict[str, Any]]:
+        """Trials from rung to rung, each while it is worth it; what became of them as plain values, told to Optuna too.
+
+        What is asked of a rung is what trials before this one had there, as if each had run before the next began.
+        """
+        going, step = list(asked), 0
+        while going:
+            self._run_ahead(going, step)
+            going = [one for one in going if self._goes_on(study, one, step)]
+            step += 1
+        return [one.told for one in asked]
+
+    def _run_ahead(self, asked: Sequence[Asked], step: int) -> None:
+        """Let other processes run what is to be launched: the jobs then find what it came to in the trials' folders."""
+        if self.workers.at_once == 1 or len(asked) == 1:
+            return
+        calls: dict[str, tuple[Any, ...]] = {}
+        for one in asked:
+            config = self.loader.load_sweep_config(self.master, list(one.overrides))
+            with read_write(config), open_dict(config):
+                del config["hydra"]  # which Hydra keeps from a job as well
+            name = str(one.trial.number)
+            try:
+                settings = composing.settle(config, run_dir=self.folder / name)
+            except MeadowError as error:
+                self.failed[self.folder / name] = error
+                continue
+            calls[name] = (self.workers.shared(settings), one.rungs[step], self.metric)
+        for name, outcome in zip(calls, self.workers.each(checked_value_after, calls), strict=True):
+            if isinstance(outcome, MeadowError):
+                self.failed[self.folder / name] = outcome
+
+    def _goes_on(self, study: Study, asked: Asked, step: int) -> bool:
+        """Launch a trial to a rung, and whether it goes on from there."""
+        from optuna.trial import TrialState
+
+        trial, rung = asked.trial, asked.rungs[step]
+        jobs = [[*asked.overrides, f"hydra.sweeper.until={rung}"]]
+        value = self.starter.launch(jobs, initial_job_idx=trial.number)[0].return_value
+        if value is None:
+            asked.told["state"] = "failed"
+            study.tell(trial, state=TrialState.FAIL)
+            return False
+        asked.told |= {"rounds": rung, "value": value}
+        trial.report(value, rung)
+        if rung == asked.rungs[-1]:
+            asked.told["state"] = "finished"
+            study.tell(trial, value)
+        elif trial.should_prune():
+            asked.told["state"] = "halved away"
+            study.tell(trial, state=TrialState.PRUNED)
+        return "state" not in asked.told
 
 
 PLUGINS, OWN = "hydra_plugins", "meadow"
@@ -186,9 +249,9 @@ def search(overrides: Sequence[str]) -> tuple[Path, list[Job]]:
         job = started.setdefault(number, Job(number, given, folder / str(number)))
         try:
             settings = composing.settle(config, run_dir=job.folder)
-            if not (job.folder / "config.yaml").is_file():
-                check(settings)
-            return value_after(settings, until=int(hydra.sweeper.until), metric=str(hydra.sweeper.metric))
+            if (elsewhere := Search.failed.pop(job.folder, None)) is not None:
+                raise elsewhere
+            return checked_value_after(settings, int(hydra.sweeper.until), str(hydra.sweeper.metric))
         except Interrupted:
             raise
         except MeadowError as error:
@@ -246,10 +309,11 @@ def _checked(overrides: Sequence[str], folder: Path) -> None:
     parsed, sweeper = composing.sweep_of(overrides)
     if not str(sweeper["_target_"]).startswith(PLUGINS):
         return
-    least = {"trials": 1, "startup": 1, "halving": 2, "first_rung": 1}
+    least = {"trials": 1, "startup": 1, "halving": 2, "first_rung": 1, "batch": 1, "at_once": 1}
     for name, lowest in least.items():
         value = sweeper[name]
-        if value is None and (name == "halving" or (name == "trials" and sweeper["sampler"] == "grid")):
+        free = {"trials": sweeper["sampler"] == "grid", "halving": True, "batch": sweeper["sampler"] != "tpe"}
+        if value is None and free.get(name, False):
             continue
         if not isinstance(value, int) or value < lowest:
             got = "null" if value is None else value

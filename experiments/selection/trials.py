@@ -59,6 +59,15 @@ def value_after(settings: Mapping[str, Any], *, until: int | None, metric: str) 
     return figures[metric]
 
 
+def checked_value_after(settings: Mapping[str, Any], until: int | None, metric: str) -> float:
+    """``value_after`` of settings that are checked where nothing was done with them yet."""
+    from experiments.rules import check
+
+    if not (Path(settings["run_dir"]) / "config.yaml").is_file():
+        check(settings)
+    return value_after(settings, until=until, metric=metric)
+
+
 def run_to(settings: Mapping[str, Any], *, until: int | None = None) -> None:
     """The run of ``settings`` up to a round or its end: from the start, from where it was stopped, or not at all.
 

@@ -40,6 +40,7 @@ FIELDS = {
     "why": "array 'w' holds a NaN or an infinity",
     "reason": "ValueError: no",
     "version": "run:7",
+    "trial": "linear",
     "path": "/a/b.safetensors",
 }
 

@@ -56,7 +56,7 @@ def test_what_it_chooses_itself_and_budgets_that_are_too_small_are_refused(tmp_p
 
 
 def test_the_default_budget_is_said():
-    assert compose([], name=AUTOML)["budget"] == {"minutes": 10.0, "rounds": 240}
+    assert compose([], name=AUTOML)["budget"] == {"minutes": 10.0, "rounds": 240, "at_once": 1}
 
 
 @pytest.mark.slow
@@ -107,3 +107,19 @@ def test_a_budget_of_minutes_ends_it(tmp_path, monkeypatch):
     words = ["dataset=heart_disease", *QUICK, "budget.rounds=60", "run_dir=found"]
     with pytest.raises(BadInput, match="the budget was spent"):
         automl([*words, "budget.minutes=0.000001"])
+
+
+@pytest.mark.slow
+def test_trials_at_once_are_those_of_one_by_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["dataset=heart_disease", "dataset.held_out_fraction=0.2", *QUICK, "budget.rounds=30"]
+    one = automl([*words, "run_dir=one"])
+    two = automl([*words, "run_dir=two", "budget.at_once=2"])
+
+    def told(report):
+        return [{key: value for key, value in trial.items() if key != "version"} for trial in report["trials"]]
+
+    assert told(two) == told(one)
+    assert {key: two[key] for key in ("winner", "verdict", "budget")} == {
+        key: one[key] for key in ("winner", "verdict", "budget")
+    }

@@ -99,3 +99,16 @@ def test_the_central_mode_takes_public_examples_or_refuses(folder):
     with pytest.raises(BadInput, match="public"):
         cross_validate(asked(*public[:2], "dataset.public_fraction=0.01", "run_dir=few"), folds=3, over="public")
     assert not (folder / "none").exists()
+
+
+@pytest.mark.slow
+def test_folds_at_once_have_the_figures_of_folds_one_by_one_and_a_fold_that_fails_is_named(folder):
+    one = cross_validate(asked("num_rounds=2", "run_dir=one"), folds=3, over="examples")
+    two = cross_validate(asked("num_rounds=2", "run_dir=two"), folds=3, over="examples", at_once=2)
+    for report in (one, two):
+        for fold in report["folds"]:
+            fold.pop("version")
+    assert {key: two[key] for key in ("folds", "mean")} == {key: one[key] for key in ("folds", "mean")}
+    cross_validate(asked("num_rounds=1", "run_dir=other"), folds=2, over="examples", at_once=2)
+    with pytest.raises(BadInput, match=r"fold 0, run_dir: got .*the settings that the run in it was started with"):
+        cross_validate(asked("num_rounds=2", "run_dir=other"), folds=2, over="examples", at_once=2)

@@ -9,8 +9,10 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
+from experiments.engine import available_cores
 from experiments.run import resume, simulate
 from experiments.selection.search import search
 from experiments.selection.trials import rungs
@@ -37,24 +39,38 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+needs_two_cores = pytest.mark.skipif(available_cores() < 2, reason="one core: one trial at a time")
+
+
 @pytest.mark.slow
-def test_a_search_is_the_same_with_any_actors_and_goes_on_where_it_was_killed(tmp_path):
+@needs_two_cores
+def test_a_search_is_the_same_however_much_runs_at_once_and_goes_on_where_it_was_killed(tmp_path):
     tpe = ("hydra/sweeper=tpe", "hydra.sweeper.trials=5", "hydra.sweeper.startup=2", RATE, "client.momentum=0,0.5")
     whole, _ = search(asked(*tpe, "engine=inprocess", "run_dir=whole"))
     fl = Path(sys.executable).with_name("fl")
-    command = [fl, "simulate", "--multirun", *asked(*tpe, "engine=forked", "engine.num_actors=2", "run_dir=killed")]
+    both = ("engine=forked", "engine.num_actors=2", "hydra.sweeper.at_once=2", "run_dir=killed")
+    command = [fl, "simulate", "--multirun", *asked(*tpe, *both)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    until = time.monotonic() + 120
-    while not (tmp_path / "killed" / "2" / "run.json").is_file() and time.monotonic() < until:
-        assert process.poll() is None
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    children: list[psutil.Process] = []
+    try:
+        while not (tmp_path / "killed" / "2" / "run.json").is_file():
+            assert process.poll() is None
+            time.sleep(0.02)
+        children = psutil.Process(process.pid).children(recursive=True)
+        own = [child for child in children if child.ppid() == process.pid]
+        at_work = sum("spawn_main" in " ".join(child.cmdline()) for child in own)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert at_work == 2  # trials at once
+    assert not psutil.wait_procs(children, timeout=30)[1]  # nothing goes on writing
     assert not (tmp_path / "killed" / "search.json").exists()
-    first = (tmp_path / "killed" / "0" / "metrics.jsonl").stat().st_mtime_ns
+    ended = [path.parent / "metrics.jsonl" for path in (tmp_path / "killed").glob("*/trial.json")]
+    assert ended  # at least one, or there would be no third
+    before = [path.stat().st_mtime_ns for path in ended]
     killed, jobs = search(asked(*tpe, "engine=forked", "engine.num_actors=1", "run_dir=killed"))
     assert found(killed) == found(whole)
-    assert (killed / "0" / "metrics.jsonl").stat().st_mtime_ns == first  # not run again
+    assert [path.stat().st_mtime_ns for path in ended] == before  # not run again
     assert len(jobs) == 5 and all(job.error is None for job in jobs)
     # Every trial is a run with versions; the best is champion, since there was none.
     registry = Registry(tmp_path / "outputs" / "registry")
@@ -66,6 +82,18 @@ def test_a_search_is_the_same_with_any_actors_and_goes_on_where_it_was_killed(tm
     backend = optuna.storages.journal.JournalFileBackend(str(whole / "study.journal"))
     study = optuna.load_study(study_name="whole", storage=optuna.storages.JournalStorage(backend))
     assert study.best_trial.number == best and len(study.trials) == 5
+
+
+@pytest.mark.slow
+@needs_two_cores
+def test_halving_two_trials_at_once_makes_the_decisions_of_one_by_one():
+    asha = ("hydra/sweeper=asha", "hydra.sweeper.trials=7", "hydra.sweeper.halving=2", RATE, "engine=inprocess")
+    one, _ = search(asked(*asha, "run_dir=one", rounds=4))
+    two, jobs = search(asked(*asha, "hydra.sweeper.at_once=2", "run_dir=two", rounds=4))
+    assert found(two) == found(one) and len(jobs) == 7
+    assert {trial["state"] for trial in found(one)["trials"]} == {"finished", "halved away"}
+    for name in ("trial.json", "metrics.jsonl"):
+        assert (two / "0" / name).is_file()
 
 
 def test_a_grid_has_every_combination_in_order():
@@ -128,6 +156,8 @@ def test_rungs_end_at_the_last_round():
         (["hydra/sweeper=tpe", "hydra.sweeper.trials=0", RATE], "hydra.sweeper.trials"),
         (["hydra/sweeper=tpe", "hydra.sweeper.trials=null", RATE], "hydra.sweeper.trials"),
         (["hydra/sweeper=asha", "hydra.sweeper.halving=1", RATE], "hydra.sweeper.halving"),
+        (["hydra/sweeper=tpe", "hydra.sweeper.batch=null", RATE], "hydra.sweeper.batch"),
+        (["hydra/sweeper=random", "hydra.sweeper.at_once=0", RATE], "hydra.sweeper.at_once"),
         (["hydra/sweeper=random", "hydra.sweeper.sampler=cma", RATE], "hydra.sweeper.sampler"),
         (["hydra/sweeper=random", "client.learning_rat=interval(0,1)"], "client.learning_rat"),
         (["hydra/sweeper=random", "seed=1"], "overrides"),
@@ -141,11 +171,15 @@ def test_what_cannot_be_searched_is_refused_before_the_first_trial(tmp_path, wor
 
 
 @pytest.mark.slow
-def test_a_metric_that_the_task_has_not_is_told(tmp_path):
+def test_a_metric_that_the_task_has_not_is_told_of_every_trial():
     _, jobs = search(
-        asked("hydra/sweeper=random", "hydra.sweeper.trials=1", "hydra.sweeper.metric=rmse", RATE, "engine=inprocess")
+        asked(
+            *("hydra/sweeper=random", "hydra.sweeper.trials=2", "hydra.sweeper.metric=rmse", RATE),
+            *("hydra.sweeper.at_once=2", "engine=inprocess"),
+        )
     )
-    assert "hydra.sweeper.metric: got rmse, allowed: loss, accuracy" in str(jobs[0].error)
+    words = "hydra.sweeper.metric: got rmse, allowed: loss, accuracy"
+    assert [(job.number, words in str(job.error)) for job in jobs] == [(0, True), (1, True)]
 
 
 def test_hydras_own_sweeper_is_as_it_was():
