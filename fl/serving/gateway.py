@@ -5,10 +5,9 @@ from __future__ import annotations
 import itertools
 import secrets
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, final
-
-from starlette.datastructures import Headers
 
 from fl.inference_log.files import read
 from fl.inference_log.records import ANSWER, FEEDBACK, Record
@@ -74,7 +73,7 @@ class Gateway:
         if log is not None:
             self._remember(log)
 
-    def enter(self, headers: Headers, name: str, slot: Slot, model: Model | None) -> Visit:
+    def enter(self, headers: Mapping[str, str], name: str, slot: Slot, model: Model | None) -> Visit:
         """Who is to answer; ``model``: the one that was asked for by its version. Raises Closed."""
         number = headers.get("x-request-id") or ""
         if not 0 < len(number) <= MOST_ID or not number.isprintable():

@@ -247,7 +247,7 @@ class _Service:
         began = time.perf_counter()
         slot, model = self._find(name, version)
         try:
-            visit = self.gateway.enter(request.headers, name, slot, model)
+            visit = self.gateway.enter(_headers(request), name, slot, model)
         except Closed:
             self.measures.count(name, "", 503, time.perf_counter() - began)
             raise Refused(503, "one version is being replaced by another") from None
@@ -371,6 +371,11 @@ class _Service:
 
 def _plain(value: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     return Response(json.dumps(value, allow_nan=False), status, headers, media_type="application/json")
+
+
+def _headers(request: Request) -> dict[str, str]:
+    """By name, in lower case. Starlette's own mapping reads all of them for each name that it is asked for."""
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in request.scope["headers"]}
 
 
 async def _refusal(request: Request, refused: Exception) -> Response:
