@@ -12,19 +12,21 @@ import click
 import typer
 
 from experiments import app as foreign
-from experiments import bundle as bundles
 from experiments import (
+    broker,
     completion,
     compress_command,
     data,
     deploy,
     devices_command,
     judging,
+    learn,
     precompute,
     serve_command,
     track,
     versions,
 )
+from experiments import bundle as bundles
 from experiments.versions import REGISTRY, Folder, Json, Name
 
 # Before anything that reads them is imported: nobody calls home, and one thread computes what is kept.
@@ -62,6 +64,8 @@ app.add_typer(bundles.app, name="bundle", rich_help_panel=AROUND)
 for judge in (judging.evaluate, judging.accept, judging.report):
     app.command(rich_help_panel=AROUND)(judge)
 app.command(rich_help_panel=AROUND)(serve_command.serve)
+app.add_typer(broker.app, name="broker", rich_help_panel=AROUND)
+app.command(rich_help_panel=AROUND)(learn.learn)
 app.command(rich_help_panel=AROUND)(precompute.predict)
 app.add_typer(devices_command.app, name="devices", rich_help_panel=AROUND)
 app.add_typer(deploy.app, name="deploy", rich_help_panel=AROUND)

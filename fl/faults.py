@@ -48,6 +48,8 @@ SITES: dict[str, str] = {
     "stage.decision": "the decision on what a stage found, decision.json",
     "stage.record": "what a stage was made of, stage.json: written last",
     "project": "the folder of a new project",
+    "asked": "the asker's name, beside the answers that it gathers",
+    "answers": "answers that came through a broker",
     "registry.dataset": "the catalogue's record of a data set",
     "registry.evidence": "what is known of a version besides its manifest",
     "registry.release": "what a release was ordered to be",
@@ -74,6 +76,7 @@ APPENDED = (
     "intake",
     "stage.folder",
     "project",
+    "answers",
 )
 """Files that grow, and a folder that is filled: nothing is renamed there."""
 

@@ -87,12 +87,15 @@ HOMES: dict[str, tuple[str, ...]] = {
     "torch.onnx": ("fl.packaging",),
     "onnxruntime": ("fl.onnx_session", "fl.packaging", "fl.serving", "experiments.bench.drivers"),
     "executorch": ("fl.packaging",),
+    "kombu": ("fl.serving.on_demand",),
+    "redis": ("fl.serving.on_demand",),
+    "river": ("fl.serving.online",),
 }
 
 # What `fl --help` must not wait for: nothing that experiments.cli imports while it is imported may import these.
 SLOW_TO_IMPORT = (
     *("torch", "ray", "flwr", "hydra", "omegaconf", "tensorboard", "matplotlib", "pandas", "duckdb", "sklearn"),
-    *("fastapi", "onnx", "onnxruntime", "torchmetrics", "scipy", "mlflow"),
+    *("fastapi", "onnx", "onnxruntime", "torchmetrics", "scipy", "mlflow", "kombu", "river", "sqlalchemy"),
 )
 
 # Where private examples are read; the server must not reach it, by whatever way round.

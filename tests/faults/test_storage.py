@@ -34,6 +34,7 @@ ELSEWHERE = {
     *("export", "registry.log.rewritten", "intake", "intake.about", "stage.folder", "stage.evidence", "stage.record"),
     *("stage.decision", "registry.evidence", "registry.dataset", "project", "report", "bundle", "registry.release"),
     *("registry.release.state", "registry.release.decisions", "registry.release.request", "registry.release.end"),
+    *("asked", "answers"),
 }
 """Sites that no simulation writes to unless something is damaged."""
 POINTS = [point for point in faults.POINTS if point.rpartition(".")[0] not in ELSEWHERE]
