@@ -61,15 +61,10 @@ app.command(rich_help_panel=AROUND)(compress_command.compress)
 app.command(rich_help_panel=AROUND)(compress_command.formats)
 app.command(rich_help_panel=AROUND)(bundles.package)
 app.add_typer(bundles.app, name="bundle", rich_help_panel=AROUND)
-for judge in (judging.evaluate, judging.accept, judging.report):
-    app.command(rich_help_panel=AROUND)(judge)
-app.command(rich_help_panel=AROUND)(serve_command.serve)
-app.add_typer(broker.app, name="broker", rich_help_panel=AROUND)
-app.command(rich_help_panel=AROUND)(learn.learn)
-app.command(rich_help_panel=AROUND)(precompute.predict)
-app.add_typer(devices_command.app, name="devices", rich_help_panel=AROUND)
-app.add_typer(deploy.app, name="deploy", rich_help_panel=AROUND)
-app.add_typer(track.app, name="track", rich_help_panel=AROUND)
+for each in (judging.evaluate, judging.accept, judging.report, serve_command.serve, precompute.predict, learn.learn):
+    app.command(rich_help_panel=AROUND)(each)
+for name, part in (("broker", broker), ("devices", devices_command), ("deploy", deploy), ("track", track)):
+    app.add_typer(part.app, name=name, rich_help_panel=AROUND)
 
 
 def main() -> None:

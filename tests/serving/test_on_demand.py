@@ -31,7 +31,7 @@ from fl.serving.on_demand.asking import Asker
 from fl.serving.on_demand.ledger import Ledger
 from fl.serving.on_demand.queues import Broker, all_of, queue_names
 from fl.serving.on_demand.worker import Worker
-from fl.serving.slots import Slot, Slots
+from fl.serving.slots import LOOK_SECONDS, Slot, Slots
 from fl.signature import Signature
 
 FL = (sys.executable, "-c", "from experiments.cli import main; main()")
@@ -107,7 +107,7 @@ def in_a_thread(work: Callable[[Callable[[], bool]], Any]) -> Iterator[None]:
             yield
         finally:
             ended.set()
-        done.result(timeout=60)
+        done.result(timeout=250)
 
 
 def working(url: str, answers: str, answer: Callable[[Array], Array] = doubled, **values: Any) -> Any:
@@ -144,7 +144,7 @@ def test_what_a_dead_process_took_comes_back(url: str) -> None:
     )
     with contextlib.closing(Broker(url, visible_seconds=0.5)) as broker:
         broker.send("q", [{"n": n} for n in range(8)])
-        died = subprocess.run([sys.executable, "-c", code, url], timeout=60)
+        died = subprocess.run([sys.executable, "-c", code, url], timeout=200)
         assert died.returncode == -signal.SIGKILL
         seen = [one.body["n"] for one in broker.take("q", most=10, wait_seconds=5)]
         assert len(seen) == 3
@@ -209,7 +209,9 @@ def test_a_request_that_ends_its_worker_is_given_up_and_takes_no_other_with_it(t
 
     def work(ended: Callable[[], bool]) -> None:
         while not ends or ends[-1]:
-            ends.append(subprocess.run([sys.executable, "-c", code, url, answers], cwd=tmp_path, timeout=60).returncode)
+            ends.append(
+                subprocess.run([sys.executable, "-c", code, url, answers], cwd=tmp_path, timeout=200).returncode
+            )
             assert len(ends) < 6
 
     with in_a_thread(work), contextlib.closing(Broker(url)) as broker:
@@ -235,6 +237,7 @@ def test_the_model_is_released_between_two_batches(tmp_path: Path, answers: str)
         broker.send("meadow", [{"id": f"x:{n}", "asker": "x", "row": [n]} for n in (1, 2)])
         worker.run(idle_seconds=0.3)
         means["champion"] = "run:2"
+        time.sleep(LOOK_SECONDS)  # between two looks
         broker.send("meadow", [{"id": f"x:{n}", "asker": "x", "row": [n]} for n in (2, 3)])
         worker.run(idle_seconds=0.3)
         told = list(all_of(broker, "meadow.answers.x"))
@@ -349,7 +352,7 @@ def test_the_commands_ask_and_answer(registry: Registry, tmp_path: Path, capsys:
     work = ["broker", "worker", "champion", "--url", url, "--registry", str(registry.folder), "--until-idle", "4"]
     process = subprocess.Popen([*FL, *work], stdout=subprocess.PIPE, text=True)
     assert run(["broker", "ask", "--url", url, "--input", str(file), "--output", str(tmp_path / "out.jsonl")]) == 0
-    assert process.communicate(timeout=60)[0] == "1 answered, 0 known before, 1 dead letters\n"
+    assert process.communicate(timeout=200)[0] == "1 answered, 0 known before, 1 dead letters\n"
     assert "2 answers in" in capsys.readouterr().out
     assert run(["broker", "dead", "--url", url]) == 0
     (letter,) = (json.loads(line) for line in capsys.readouterr().out.splitlines())

@@ -28,7 +28,7 @@ from fl.signature import Signature
 FL = (sys.executable, "-c", "from experiments.cli import main; main()")
 SIGNATURE = Signature(
     task="classification", input_shape=(3,), input_dtype="float32", num_outputs=2,
-    class_names=("no", "yes"), feature_names=("a", "b", "c"),
+    class_names=("nay", "yea"), feature_names=("a", "b", "c"),
 )  # fmt: skip
 TRUE = np.array([1.0, -2.0, 0.5])
 
@@ -40,7 +40,7 @@ def draw(count: int, seed: int, *, weights: np.ndarray = TRUE) -> tuple[np.ndarr
 
 def lines(x: np.ndarray, y: np.ndarray) -> list[dict[str, Any]]:
     return [
-        {**dict(zip("abc", row.tolist(), strict=True)), "label": ("no", "yes")[label]}
+        {**dict(zip("abc", row.tolist(), strict=True)), "label": ("nay", "yea")[label]}
         for row, label in zip(x, y, strict=True)
     ]
 
@@ -76,19 +76,19 @@ def chunks(x: np.ndarray, y: np.ndarray, *, first: int = 1, size: int = 50) -> l
     [
         ({"a": "much"}, "column a: 'much' is not a number"),
         ({"a": 40.0}, "column a: 40 is outside"),
-        ({"label": "maybe"}, "label label: 'maybe' is none of no, yes"),
-        ({"label": None}, "label label: None is none of no, yes"),
+        ({"label": "maybe"}, "label label: 'maybe' is none of nay, yea"),
+        ({"label": None}, "label label: None is none of nay, yea"),
         ({"b": float("inf")}, "holds inf in column b"),
         ({"b": None}, "holds nan in column b"),
     ],
 )
 def test_an_event_that_is_none_is_refused_with_its_reason(change: dict[str, Any], says: str) -> None:
-    good = {"a": 0.1, "b": 0.2, "c": 0.3, "label": "yes"}
+    good = {"a": 0.1, "b": 0.2, "c": 0.3, "label": "yea"}
     read = reader_of().read(Row(7, good))
     assert isinstance(read, Event) and read.target == 1.0 and read.number == 7
     refused = reader_of().read(Row(7, good | change))
     assert isinstance(refused, Refused) and says in refused.reason
-    without = reader_of().read(Row(7, {"a": 0.1, "b": 0.2, "label": "yes"}))
+    without = reader_of().read(Row(7, {"a": 0.1, "b": 0.2, "label": "yea"}))
     assert isinstance(without, Refused) and without.reason == "there is no column 'c'"
 
 
@@ -173,10 +173,10 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> tuple[Registry, np.ndarra
 
     folder = tmp_path_factory.mktemp("online")
     x, y = draw(1500, 20)
-    rows = ["a,b,c,label", *(f"{a},{b},{c},{('no', 'yes')[label]}" for (a, b, c), label in zip(x, y, strict=True))]
+    rows = ["a,b,c,label", *(f"{a},{b},{c},{('nay', 'yea')[label]}" for (a, b, c), label in zip(x, y, strict=True))]
     (folder / "table.csv").write_text("\n".join(rows) + "\n")
     settings = ["dataset=csv", f"dataset.path={folder / 'table.csv'}", "dataset.label=label", "model=logistic"]
-    few = ["num_rounds=2", "engine=inprocess", "server.tensorboard=false", "partition=iid", "partition.clients=4"]
+    few = ["num_rounds=2", "engine=inprocess", "server.tensorboard=false", "partition=iid", "num_clients=4"]
     simulate(
         compose([*settings, *few, "cohort_size=2", f"run_dir={folder / 'run'}", f"registry_dir={folder / 'registry'}"])
     )

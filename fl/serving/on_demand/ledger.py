@@ -49,19 +49,24 @@ class Ledger:
         with self._begin() as connection:
             connection.exec_driver_sql(TABLE)
 
-    def begin(self, ids: Sequence[str]) -> dict[str, Known]:
-        """Note another try of each that is not finished, and tell the state of all."""
+    def look(self, ids: Sequence[str]) -> dict[str, Known]:
+        """The state of each; one that was never seen is there from now on."""
         from sqlalchemy import text
 
-        given = [{"id": one} for one in ids]
+        query = text("INSERT INTO requests (id, tries, sent) VALUES (:id, 0, 0) ON CONFLICT DO NOTHING")
         with self._begin() as connection:
-            connection.execute(
-                text("INSERT INTO requests (id, tries, sent) VALUES (:id, 0, 0) ON CONFLICT DO NOTHING"), given
-            )
-            connection.execute(
-                text("UPDATE requests SET tries = tries + 1 WHERE id = :id AND answer IS NULL AND reason IS NULL"),
-                given,
-            )
+            if ids:
+                connection.execute(query, [{"id": one} for one in ids])
+            return self._known(connection, ids)
+
+    def begin(self, ids: Sequence[str]) -> dict[str, Known]:
+        """Note another try of each that is not finished; returns the state of all."""
+        from sqlalchemy import text
+
+        query = text("UPDATE requests SET tries = tries + 1 WHERE id = :id AND answer IS NULL AND reason IS NULL")
+        with self._begin() as connection:
+            if ids:
+                connection.execute(query, [{"id": one} for one in ids])
             return self._known(connection, ids)
 
     def finish(self, found: Sequence[Known]) -> dict[str, Known]:

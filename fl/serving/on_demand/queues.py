@@ -82,7 +82,7 @@ class Broker:
 
     def send(self, queue: str, bodies: Sequence[Mapping[str, Any]]) -> None:
         """Put messages into a queue, in their order. After a broken connection some may be there twice."""
-        from kombu import Producer
+        from kombu.messaging import Producer
 
         for body in bodies:
 
@@ -158,7 +158,7 @@ class Broker:
                 pause = min(2 * pause, 2.0)
 
     def _open(self) -> None:
-        from kombu import Connection
+        from kombu.connection import Connection
 
         self._connection = Connection(self._address(), transport_options=self._options(), connect_timeout=5)
         self._connection.ensure_connection(max_retries=1, interval_start=0.1)
@@ -218,7 +218,7 @@ class Broker:
 
     def _bound(self, channel: Any, queue: str) -> Any:
         """The queue, which is declared once a connection."""
-        from kombu import Queue
+        from kombu.entity import Queue
 
         if queue not in self._queues:
             self._queues[queue] = Queue(queue, routing_key=queue)(channel)

@@ -74,13 +74,14 @@ class Worker:
         for one in taken:  # the same request may be there twice
             if isinstance(one.body.get("id"), str) and isinstance(one.body.get("asker"), str):
                 asked[str(one.body["id"])] = one.body
-        known = self.ledger.begin(list(asked)) if asked else {}
+        known = self.ledger.look(list(asked))
         new = [one for one in known.values() if not one.finished]
-        found = self._answers(model, [one.id for one in new if one.tries == 1], asked)
-        for one in new:
-            if one.tries > 1:
-                found.append(self._persist(model, one, asked))
-        stands = self.ledger.finish(found)
+        fresh = [one.id for one in new if not one.tries]
+        self.ledger.begin(fresh)
+        stands = self.ledger.finish(self._answers(model, fresh, asked))
+        for tried in new:
+            if tried.tries:
+                stands |= self.ledger.finish([self._alone(model, tried, asked)])
         told = [one for one in known.values() if one.finished] + list(stands.values())
         self._tell(told, asked)
         self.broker.done(taken)
@@ -99,11 +100,15 @@ class Worker:
         told = rows.answers_of(outputs, model.signature)
         return [Known(one, 1, model.version, model.hash, answer) for one, answer in zip(ids, told, strict=True)]
 
+    def _alone(self, model: Model, request: Known, asked: Mapping[str, Mapping[str, Any]]) -> Known:
+        """One that was tried before, and whose worker ended: noted by itself, so that the next one is not blamed."""
+        if request.tries >= self.most_tries:
+            return Known(request.id, request.tries, reason=f"its worker ended at each of {request.tries} tries")
+        return self._persist(model, self.ledger.begin([request.id])[request.id], asked)
+
     def _persist(self, model: Model, request: Known, asked: Mapping[str, Mapping[str, Any]]) -> Known:
-        """One request alone, until it is answered or has been tried often enough; each try is noted first."""
+        """One request alone, until it is answered or has been tried often enough; a try of it is noted already."""
         tries, pause = request.tries, RETRY_SECONDS
-        if tries > self.most_tries:
-            return Known(request.id, tries, reason=f"its worker ended at each of {self.most_tries} tries")
         while True:
             try:
                 (answer,) = rows.answers_of(self._ask(model, [asked[request.id].get("row")]), model.signature)

@@ -106,6 +106,8 @@ class Reader:
             away = abs(given - signature.target_mean) / signature.target_std
             return float(given) if away <= 10.0 else f"label {self.label}: {given:g} is {away:.0f} deviations away"
         names = label_names(signature)
+        if names == ["False", "True"] and given in (0, 1):  # as rows have what is true or false
+            return float(given)
         if str(given) in names:
             return float(names.index(str(given)))
         told = ", ".join(names[:10]) + (" ..." if len(names) > 10 else "")
