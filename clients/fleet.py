@@ -42,6 +42,7 @@ class Assigned:
     release   the number of a release (fl.messages.release_number), 0: of none
     arms      its versions' hashes, and the number of each one's arm
     mirrors   versions that answer in secret beside it
+    fallback  what a device that has no version yet is given first, to have something to go back to
     """
 
     version: Global
@@ -49,6 +50,7 @@ class Assigned:
     release: int = 0
     arms: Mapping[str, int] = field(default_factory=dict)
     mirrors: tuple[Global, ...] = ()
+    fallback: Global | None = None
 
     def arm(self, digest: str) -> int:
         """The arm of a version: that of none where it has no part in the release."""
@@ -83,6 +85,7 @@ class Fleet:
         self._table = served.table_path(setting.partitions)
         self._loaded: Parameters | None = None
         self._behind: deque[tuple[int, int]] = deque()  # (client, arm) in the order in which they were used
+        self._waiting: set[tuple[int, int]] = set()  # the same, to look up
         self._rows: list[Served] = []
         self._draws = {c: generator(setting.seed, purpose="user", client=c) for c in self._clients}
         self._devices = {
@@ -91,15 +94,21 @@ class Fleet:
         self.unanswered = 0
 
     def use(self, client: int) -> Answer | None:
-        """One question of ``client``'s user, answered on its device; None where no answers are to be given now."""
+        """One question of ``client``'s user, answered on its device; None where there is none to give."""
         assigned = self._assign(client)
         if assigned is None:
             self.unanswered += 1
             return None
         asked = self._question(client)
         began = time.perf_counter()
+        if assigned.fallback is not None and self._devices[client, 0].held is None:
+            self._devices[client, 0].offer(assigned.fallback)
         device = self._offered(client, 0, assigned.version)
-        answer = device.answer(asked.x)
+        try:
+            answer = device.answer(asked.x)
+        except ValueError:  # not one of its models gives numbers
+            self.unanswered += 1
+            return None
         row = self._row(client, assigned, answer, time.perf_counter() - began, asked)
         self._rows.append(row)
         for version in assigned.mirrors:
@@ -115,7 +124,7 @@ class Fleet:
             its = self._devices[key].wanted
             if its is not None and wanted is not None and its.hash != wanted.hash:
                 break
-            self._behind.popleft()
+            self._waiting.discard(self._behind.popleft())
             if its is not None:
                 wanted = its
                 some.append(key)
@@ -138,10 +147,10 @@ class Fleet:
         device = self._devices.get((client, arm))
         if device is None:
             device = self._devices[client, arm] = Device(self._predict)
-        before = device.wanted
         device.offer(version)
-        if device.wanted is not None and before is None:
+        if device.wanted is not None and (client, arm) not in self._waiting:
             self._behind.append((client, arm))
+            self._waiting.add((client, arm))
         return device
 
     def _in_secret(self, client: int, version: Global, assigned: Assigned, shown: Answer, asked: Examples) -> Served:

@@ -100,6 +100,7 @@ class Orders:
             release=release_number(release.id),
             arms={self._versions[name].hash: number for number, name in enumerate(release.names)},
             mirrors=tuple(self._versions[name] for name in routing.mirrors) if self._copies(client) else (),
+            fallback=self._versions[CHAMPION],
         )
 
     def _copies(self, client: int) -> bool:

@@ -64,6 +64,7 @@ class Device:
         self._predict = predict
         self._kept = [held] if held else []  # the one that answers last
         self._wanted: Global | None = None
+        self._hopeless: set[str] = set()  # versions that could not be specialised, by their hashes
 
     @property
     def held(self) -> Held | None:
@@ -82,16 +83,20 @@ class Device:
             known = Held(version, None)
         if known is not None:
             self._kept = [*(held for held in self._kept if held is not known), known]
-        self._wanted = version if known is None or known.own is None else None
+        done = version.hash in self._hopeless or (known is not None and known.own is not None)
+        self._wanted = None if done else version
 
     def take(self, base: Global, own: Parameters | None) -> None:
-        """The device's own model from ``base`` is ready, and answers from now on; None: it could not be made."""
+        """The device's own model from ``base`` is ready, and answers from now on; None: it cannot be made, and ``base``
+        itself answers.
+        """
         if self._wanted is None or self._wanted.hash != base.hash:
             return  # another version was offered meanwhile
         self._wanted = None
-        if own is not None or not self._kept:
-            others = [held for held in self._kept if held.base.hash != base.hash]
-            self._kept = [*others, Held(base, own)][-MOST_KEPT:]
+        if own is None:
+            self._hopeless.add(base.hash)
+        others = [held for held in self._kept if held.base.hash != base.hash]
+        self._kept = [*others, Held(base, own)][-MOST_KEPT:]
 
     def answer(self, x: Array) -> Answer:
         """Answer examples as stored (N, ...). Raises ValueError where no model that is there gives finite numbers."""

@@ -65,11 +65,13 @@ def test_the_version_before_comes_back_from_the_next_answer_on() -> None:
     assert said(device) == (1.5, "run:1", True) and device.wanted is None
 
 
-def test_a_version_that_cannot_be_specialised_leaves_what_was_there() -> None:
+def test_a_version_that_cannot_be_specialised_answers_itself_and_is_not_tried_again() -> None:
     device = Device(times, held=Held(version(1), own(1.5)))
     device.offer(version(2))
     device.take(version(2), None)
-    assert said(device) == (1.5, "run:1", True) and device.wanted is None
+    assert said(device) == (2.0, "run:2", False) and device.wanted is None
+    device.offer(version(2))
+    assert device.wanted is None
 
 
 def test_no_user_is_left_without_an_answer_by_a_model_that_gives_no_numbers() -> None:
