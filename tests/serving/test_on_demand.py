@@ -246,6 +246,21 @@ def test_the_model_is_released_between_two_batches(tmp_path: Path, answers: str)
     assert values == [("x:1", "run:1", 2.0), ("x:2", "run:1", 4.0), ("x:3", "run:2", 9.0)]
 
 
+def test_a_connection_that_breaks_in_the_middle_of_a_commit_locks_nobody_out(tmp_path: Path) -> None:
+    """As where two declare the same queue at once: one of them fails, and its session has the database locked."""
+    url = f"sqlalchemy+sqlite:///{tmp_path / 'broker.db'}"
+    with contextlib.closing(Broker(url)) as broken, contextlib.closing(Broker(url)) as other:
+        broken.send("q", [{"n": 1}])
+        channel = broken._channel  # held, as a traceback would
+        channel.session.execute(sqlalchemy.text("BEGIN IMMEDIATE"))
+        broken._drop()
+        began = time.monotonic()
+        other.send("q", [{"n": 2}])
+        assert time.monotonic() - began < 30
+        assert [one.body["n"] for one in other.take("q", most=2, wait_seconds=2)] == [1, 2]
+        assert channel.closed
+
+
 def test_answers_that_never_come_are_given_up(tmp_path: Path) -> None:
     with contextlib.closing(Broker(f"filesystem:///{tmp_path / 'broker'}")) as broker:
         asker = Asker(broker, "meadow", tmp_path / "out.jsonl", again_seconds=0.3, patience_seconds=0.5)

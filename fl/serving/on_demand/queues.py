@@ -211,6 +211,10 @@ class Broker:
         self._queues.clear()
         channel, self._channel = self._channel, None
         connection, self._connection = self._connection, None
+        if channel is not None and self.url.startswith(SQLITE):
+            # kombu leaves its session to the garbage collector, and what that has locked is locked until then.
+            with suppress(Exception):
+                channel.session.close()
         for one in (channel, connection):
             if one is not None:
                 with suppress(Exception):  # it is broken, or it closes: there is nothing else to do with it
