@@ -21,7 +21,7 @@ from fl.errors import BadInput, MissingExtra
 from fl.files import storing, sync_folder, write_bytes
 
 SOURCES = ("fl", "conf", "experiments")
-REQUIRED = ("fastapi", "numpy", "onnxruntime", "orjson", "prometheus-client", "typer", "uvicorn")
+REQUIRED = ("fastapi", "numpy", "onnxruntime", "orjson", "prometheus-client", "safetensors", "typer", "uvicorn")
 QUICKER = ("httptools", "uvloop")
 SIGNED = ("cffi", "cryptography")
 USER, PORT = 10001, 8080
