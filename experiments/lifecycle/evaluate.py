@@ -60,7 +60,7 @@ STAGE = Stage(
         *("fl.evaluation.answers", "fl.evaluation.intervals", "fl.evaluation.calibration", "fl.evaluation.classes"),
         *("fl.evaluation.slices", "fl.evaluation.fairness", "fl.evaluation.robustness", "fl.evaluation.explanation"),
         *("fl.evaluation.paired", "fl.evaluation.resources", "fl.evaluation.by_client", "fl.evaluation.privacy"),
-        *("server.every_client"),
+        "server.every_client",
     ),
     run=run,
     quality=Quality(
