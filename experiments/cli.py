@@ -24,6 +24,7 @@ from experiments import (
     precompute,
     serve_command,
     track,
+    traffic_command,
     versions,
 )
 from experiments import bundle as bundles
@@ -57,9 +58,8 @@ app = typer.Typer(
 app.add_typer(versions.app, name="versions")
 app.add_typer(data.app, name="data", rich_help_panel=AROUND)
 app.add_typer(foreign.app, name="app", rich_help_panel=AROUND)
-app.command(rich_help_panel=AROUND)(compress_command.compress)
-app.command(rich_help_panel=AROUND)(compress_command.formats)
-app.command(rich_help_panel=AROUND)(bundles.package)
+for one in (compress_command.compress, compress_command.formats, bundles.package, traffic_command.traffic):
+    app.command(rich_help_panel=AROUND)(one)
 app.add_typer(bundles.app, name="bundle", rich_help_panel=AROUND)
 for each in (judging.evaluate, judging.accept, judging.report, serve_command.serve, precompute.predict, learn.learn):
     app.command(rich_help_panel=AROUND)(each)

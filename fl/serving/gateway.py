@@ -23,6 +23,9 @@ from fl.serving.slots import Slot, Slots
 MOST_ID = 128
 """Characters of a request's id, a user's or a context; a longer id is replaced, and of the others the rest is cut."""
 
+REMEMBER_SECONDS = 86_400.0
+"""How old an answer may be that a server before this one gave, for its feedback to be joined."""
+
 
 @dataclass(eq=False, slots=True)
 class Visit:
@@ -148,8 +151,9 @@ class Gateway:
         """Answers of the server before this one, so that their feedback is joined too."""
         fields = "id, model, version, release, arm, user, context, places"
         most = self.answers.most
-        answered = f"SELECT {fields}, time FROM records WHERE kind = '{ANSWER}' AND status = 200"
-        settled = f"SELECT id FROM records WHERE kind = '{FEEDBACK}'"
+        lately = f"time > {time.time() - REMEMBER_SECONDS}"  # of a long log the rest is not even read
+        answered = f"SELECT {fields}, time FROM records WHERE {lately} AND kind = '{ANSWER}' AND status = 200"
+        settled = f"SELECT id FROM records WHERE {lately} AND kind = '{FEEDBACK}'"
         query = f"{answered} AND id NOT IN ({settled}) ORDER BY time DESC LIMIT {most}"
         for row in reversed(read(log.folder, query)):
             places, number = row.pop("places"), row.pop("id")
