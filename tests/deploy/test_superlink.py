@@ -9,16 +9,21 @@ import subprocess
 import sys
 import time
 import tomllib
+import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from experiments.compose import compose
+from experiments.device_program import build
 from experiments.run import simulate
+from fl.data.store import open_store
 from fl.files import read_json
+from fl.registry import Registry
 from fl.run_config import flatten, unflatten
 
 BIN = Path(sys.executable).parent
@@ -50,7 +55,6 @@ def test_the_app_starts_from_the_defaults_of_conf(repository: Path) -> None:
 @pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")  # Flower's own use of pathspec
 def test_the_bundle_is_small_and_carries_no_data(repository: Path, tmp_path: Path) -> None:
     import io
-    import zipfile
 
     from flwr.cli.build import build_fab_from_disk
 
@@ -123,6 +127,88 @@ def test_a_reply_that_flower_cannot_read_costs_the_run_nothing_else(
     (line,) = told(deployed)[1:]
     assert line["clients"] == {"asked": 2, "answered": 1, "failed": 0, "refused": 1, "late": 0}
     assert "refused by the server: it cannot be read: DecodeError" in line["refused"][0]["reason"]
+
+
+@pytest.mark.deploy
+@pytest.mark.slow
+def test_two_device_programs_join_its_rounds_and_answer_their_users_meanwhile(
+    repository: Path, tmp_path: Path, settings: Callable[..., dict[str, Any]]
+) -> None:
+    few = ("dataset.clients=2", "cohort_size=2", "server=random", "evaluate_clients_every=2")
+    config = settings(*few, name="simulated")
+    simulated, app = simulate(config), copy_app(repository, tmp_path / "app")
+    program = build(f"{simulated.name}:0", registry=Path(config["registry_dir"]), output=tmp_path / "device.pyz")
+    assert program.stat().st_size < 2**21 and not any(
+        Path(n).suffix == ".npz" for n in zipfile.ZipFile(program).namelist()
+    )
+    store = open_store(simulated / "devices" / "partitions")
+    overrides = {key: value for key, value in flatten(config).items() if key in app_config(app)}
+    deployed = tmp_path / "deployed"
+    overrides |= {"run.dir": str(deployed), "run.registry": str(tmp_path / "deployed-registry")}
+    overrides |= {"run.centre": str(simulated / "centre")}
+    with flower(tmp_path), ExitStack() as running:
+        address = tomllib.loads((tmp_path / "flwr" / "config.toml").read_text())["superlink"]["lab"]["address"]
+        devices = []
+        for client in (0, 1):
+            part = store.partition(client).train
+            np.savez(tmp_path / f"mine{client}.npz", x=part.x, y=part.y)
+            words = ["--data", tmp_path / f"mine{client}.npz", "--client", str(client), "--clients", "2"]
+            words += ["--home", tmp_path / f"home{client}", "--superlink", address, "--insecure"]
+            devices.append(
+                running.enter_context(device(tmp_path, f"device{client}", [sys.executable, program, *words]))
+            )
+        rows = [store.partition(client).test.x[:1].tolist() for client in (0, 1)]
+        asked = [asker(one, {"rows": row}) for one, row in zip(devices, rows, strict=True)]
+        assert [ask()["version"] for ask in asked] == [f"{simulated.name}:0"] * 2
+        run = [BIN / "flwr", "run", app, "lab", "--run-config", write_toml(tmp_path / "overrides.toml", overrides)]
+        done = subprocess.run(run, env=environment(tmp_path), capture_output=True, text=True, timeout=SECONDS)
+        assert done.returncode == 0, done.stdout + done.stderr
+        answers: list[dict[str, Any]] = []
+        ends = time.monotonic() + SECONDS
+        while not all(answer["round"] == 2 and answer["personal"] for answer in answers[-2:]) or not answers:
+            assert time.monotonic() < ends, logs(tmp_path)
+            answers += [ask() for ask in asked]
+            time.sleep(2.0)
+        wait_for(deployed / "summary.json", tmp_path)
+    versions = Registry(tmp_path / "deployed-registry").versions()
+    known = {version.model_sha256 for version in versions} | {store_hash(config, f"{simulated.name}:0")}
+    assert not any("error" in answer for answer in answers) and {a["model_sha256"] for a in answers} <= known
+    assert read_json(deployed / "summary.json")["clients"]["answered"] == 4
+
+
+def store_hash(config: dict[str, Any], version: str) -> str:
+    return Registry(config["registry_dir"]).version(version).model_sha256
+
+
+@contextmanager
+def device(home: Path, name: str, command: list[Any]) -> Iterator[subprocess.Popen[str]]:
+    """A device's program, asked and answering through pipes; it ends its SuperNode when it is stopped."""
+    with (home / f"{name}.log").open("w") as log:
+        started = subprocess.Popen(
+            [str(word) for word in command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env=environment(home),
+            cwd=home,
+        )
+        try:
+            yield started
+        finally:
+            started.terminate()
+            started.communicate(timeout=30)
+
+
+def asker(program: subprocess.Popen[str], question: dict[str, Any]) -> Callable[[], dict[str, Any]]:
+    def ask() -> dict[str, Any]:
+        assert program.stdin is not None and program.stdout is not None
+        program.stdin.write(json.dumps(question) + "\n")
+        program.stdin.flush()
+        found: dict[str, Any] = json.loads(program.stdout.readline())
+        return found
+
+    return ask
 
 
 def deploy(app: Path, config: dict[str, Any], simulated: Path, home: Path) -> Path:
