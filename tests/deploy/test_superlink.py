@@ -211,6 +211,70 @@ def asker(program: subprocess.Popen[str], question: dict[str, Any]) -> Callable[
     return ask
 
 
+ASKS = """
+from pathlib import Path
+
+from flwr.serverapp import ServerApp
+
+from fl.data import analytics
+from fl.files import write_json
+from server.query import asker
+from server.strategy import wait_for_nodes
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid, context):
+    wait_for_nodes(grid, 2)
+    write_json(Path(context.run_config["run.dir"]), told(asker(grid)), site="report")
+
+
+def told(ask):
+    columns = tuple(range(9))
+    # A round takes seconds on SuperNodes, so each kind of answer comes once.
+    edges = {c: (-2.0, -1.0, 0.0, 0.5, 1.0, 2.0) for c in columns}
+    each = {
+        "moments": analytics.moments(ask, columns),
+        "correlation": analytics.correlation(ask, columns, part="train").tolist(),
+        "heavy hitters": analytics.heavy_hitters(ask, columns, capacity=8, at_least=2),
+        "distinct": analytics.distinct(ask, columns),
+        "quantiles": analytics.quantiles(ask, columns, [0.25, 0.5], digits=1),
+        "noisy": analytics.noisy_histogram(ask, edges, epsilon=9.0),
+    }
+    return {name: repr(found) for name, found in each.items()}
+"""
+"""A ServerApp that trains nothing: it asks, and writes down what all clients together answered, to the last bit."""
+
+
+@pytest.mark.deploy
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_queries_to_real_supernodes_have_the_statistics_of_those_in_process(
+    repository: Path, tmp_path: Path, settings: Callable[..., dict[str, Any]]
+) -> None:
+    from experiments.asking import ask_here
+    from experiments.prepare import load_data, prepare_data
+
+    config = settings("dataset.clients=2", "cohort_size=2", "server=random")
+    made = prepare_data(config, load_data(config), centre=tmp_path / "centre", devices=tmp_path / "partitions")
+    app = copy_app(repository, tmp_path / "app")
+    (app / "server" / "asks.py").write_text(ASKS)
+    project = app / "pyproject.toml"
+    project.write_text(project.read_text().replace('"server.app:app"', '"server.asks:app"'))
+    known = app_config(app)
+    overrides = {key: value for key, value in flatten(config).items() if key in known}
+    overrides["run.dir"] = str(tmp_path / "told.json")
+    told = tmp_path / "told.json"
+    run_app(app, overrides, tmp_path / "partitions", tmp_path, until=told, seconds=2 * SECONDS)
+    here: dict[str, Any] = {}
+    exec(ASKS, here)
+    ask = ask_here(tmp_path / "partitions", signature=made.signature, num_clients=2, seed=config["seed"])
+    expected = here["told"](ask)
+    assert "Moments" in expected["moments"] and "NoisyCounts" in expected["noisy"]
+    assert read_json(told) == expected
+
+
 def deploy(app: Path, config: dict[str, Any], simulated: Path, home: Path) -> Path:
     """Run an app with the settings and the parts of a simulated run on a SuperLink with two SuperNodes."""
     deployed = home / "deployed"
@@ -221,12 +285,19 @@ def deploy(app: Path, config: dict[str, Any], simulated: Path, home: Path) -> Pa
         "run.registry": str(home / "registry"),
         "run.centre": str(simulated / "centre"),
     }
-    with flower(home) as superlink, superlink(simulated / "devices" / "partitions"):
+    run_app(app, overrides, simulated / "devices" / "partitions", home, until=deployed / "summary.json")
+    return deployed
+
+
+def run_app(
+    app: Path, overrides: dict[str, Any], partitions: Path, home: Path, *, until: Path, seconds: float = SECONDS
+) -> None:
+    """Run an app on a SuperLink with two SuperNodes over ``partitions`` until it has written a file."""
+    with flower(home) as superlink, superlink(partitions):
         run = [BIN / "flwr", "run", app, "lab", "--run-config", write_toml(home / "overrides.toml", overrides)]
         done = subprocess.run(run, env=environment(home), capture_output=True, text=True, timeout=SECONDS)
         assert done.returncode == 0, done.stdout + done.stderr
-        wait_for(deployed / "summary.json", home)
-    return deployed
+        wait_for(until, home, seconds=seconds)
 
 
 def copy_app(repository: Path, to: Path) -> Path:
@@ -317,8 +388,8 @@ def wait_for_port(port: int, home: Path) -> None:
     pytest.fail(f"the SuperLink did not start\n{logs(home)}")
 
 
-def wait_for(path: Path, home: Path) -> None:
-    ends = time.monotonic() + SECONDS
+def wait_for(path: Path, home: Path, *, seconds: float = SECONDS) -> None:
+    ends = time.monotonic() + seconds
     while time.monotonic() < ends:
         if path.exists():
             return
