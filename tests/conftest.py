@@ -76,6 +76,7 @@ def _composed(overrides: tuple[str, ...]) -> dict[str, Any]:
 @pytest.fixture
 def settings(tmp_path: Path) -> Callable[..., dict[str, Any]]:
     """Complete settings of a small run in ``tmp_path``/name, from overrides as they are typed. Half a second to run."""
+    import matplotlib.figure  # noqa: F401  there already, so that no run starts a process to draw its picture
 
     def settings(*overrides: str, name: str = "run") -> dict[str, Any]:
         folders = {"run_dir": str(tmp_path / name), "registry_dir": str(tmp_path / "registry")}

@@ -89,7 +89,7 @@ def test_every_block_is_of_a_kind_that_something_here_looks_at():
 # `fl`, without the seconds that importing takes each time: a process that has imported everything forks for each call,
 # in the caller's folder and environment and on its streams. The child goes on as the console script would.
 SERVER = """
-import json, os, socket, sys
+import json, os, signal, socket, sys
 from experiments import cli
 os.environ.update(cli.ENVIRONMENT)
 import matplotlib.pyplot, onnx, onnxruntime, onnxscript, tensorboard.summary, torch.export, torch.onnx
@@ -98,8 +98,13 @@ import server.tracking.tensorboard, server.tracking.terminal
 listener = socket.socket(socket.AF_UNIX)
 listener.bind(sys.argv[1])
 listener.listen()
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 while True:
     caller, _ = listener.accept()
+    if os.fork():  # a process a command, since some go on in the background, and one that waits for it
+        caller.close()
+        continue
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     request, streams, _, _ = socket.recv_fds(caller, 2**20, 2)
     if (child := os.fork()) == 0:
         words, folder, variables = json.loads(request)
@@ -124,7 +129,7 @@ while True:
     for stream in streams:
         os.close(stream)
     caller.sendall(bytes([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) & 255]))
-    caller.close()
+    os._exit(0)
 """
 
 CALLER = """
@@ -197,7 +202,9 @@ def bash(workplace: Path) -> Iterator[Callable[..., None]]:
         assert status == 0, f"{script}\n{out.read_text()[-3000:]}\n{err.read_text()[-6000:]}"
 
     with (workplace / "server.log").open("w") as log:
-        server = subprocess.Popen([sys.executable, "-c", SERVER, place], cwd=ROOT, stdout=log, stderr=log)
+        server = subprocess.Popen(
+            [sys.executable, "-c", SERVER, place], cwd=ROOT, stdout=log, stderr=log, start_new_session=True
+        )
     try:
         ends = time.monotonic() + 120
         while not Path(place).exists():
@@ -206,7 +213,7 @@ def bash(workplace: Path) -> Iterator[Callable[..., None]]:
         run("fl simulate dataset=synthetic")
         yield run
     finally:
-        server.terminate()
+        stop_group(server.pid)
         server.wait()
         shutil.rmtree(home, ignore_errors=True)
 

@@ -82,8 +82,12 @@ MOST_SECONDS = 60.0
 def draw_beside(path: Path, counts: Array, **more: Any) -> None:
     """``draw_partition`` in a process of its own: half a second that nobody who is to train has to wait for.
 
-    Where that fails there is no picture, and a run is none the worse.
+    Nearly all of that is importing matplotlib: a process that has it draws at once, and here. Where the other process
+    fails there is no picture, and a run is none the worse.
     """
+    if "matplotlib.figure" in sys.modules:
+        draw_partition(path, counts, **more)
+        return
     drawing = subprocess.Popen([sys.executable, "-m", __name__], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert drawing.stdin
     with suppress(BrokenPipeError), drawing.stdin as pipe:

@@ -40,7 +40,7 @@ def bounds(count: int, total: float, *, alpha: float) -> tuple[float, float]:
 
     >>> low, high = bounds(1000, 20, alpha=0.05)
     >>> round(low, 4), round(high, 4)
-    (0.0078, 0.0402)
+    (0.0078, 0.0406)
     """
     if count == 0:
         return 0.0, 1.0

@@ -92,7 +92,7 @@ def gaussian_epsilon(mu: float, delta: float) -> float:
     """The least epsilon of a Gaussian mechanism with sensitivity / deviation ``mu``, at ``delta`` in (0, 1).
 
     >>> round(gaussian_epsilon(1.0, 1e-5), 4), gaussian_epsilon(0.0, 1e-5)
-    (4.3779, 0.0)
+    (4.3772, 0.0)
     """
     if mu == 0 or gaussian_delta(mu, 0.0) <= delta:
         return 0.0

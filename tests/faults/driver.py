@@ -14,7 +14,8 @@ import threading
 import time
 from pathlib import Path
 
-import torch  # noqa: F401  imported before the fork, as is all that runs use
+import matplotlib.figure  # noqa: F401  imported before the fork, as is all that runs use
+import torch  # noqa: F401
 from flwr.app import Message  # noqa: F401
 
 import clients.app  # noqa: F401

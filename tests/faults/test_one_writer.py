@@ -74,7 +74,7 @@ def test_a_dead_writers_lock_is_taken_over(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", ["simulate", "resume"])
 def test_a_second_command_is_told_at_once(command: str, settings: Settings) -> None:
-    """Within a second of a core, by the quickest of three: a busy machine slows some of them, not the command."""
+    """Before anything is trained, by the quickest of three: a busy machine slows some of them, not the command."""
     run = simulate(settings())
     arguments = [str(run)] if command == "resume" else [f"run_dir={run}", "dataset=synthetic"]
     took = []
@@ -85,7 +85,7 @@ def test_a_second_command_is_told_at_once(command: str, settings: Settings) -> N
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
             assert done.returncode == 2 and f"got {run}" in done.stderr
             took.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert min(took) < 1.0, took
+    assert min(took) < 1.5, took  # seconds of a core: Hydra, and no torch
 
 
 def test_two_runs_in_one_registry_never_share_a_round(settings: Settings, tmp_path: Path) -> None:

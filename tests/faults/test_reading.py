@@ -30,8 +30,8 @@ def flipped_after_preparing(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
     def flipped(name: str) -> None:
         prepare = runs.prepare_data
 
-        def preparing(config: Any, dataset: Any, *, centre: Path, devices: Path) -> Any:
-            prepared = prepare(config, dataset, centre=centre, devices=devices)
+        def preparing(config: Any, dataset: Any, *, centre: Path, **more: Any) -> Any:
+            prepared = prepare(config, dataset, centre=centre, **more)
             flip(centre.parent / name)
             return prepared
 

@@ -336,7 +336,8 @@ def test_odd_update_norms_do_not_stop_a_run(tmp_path, norms):
     assert accumulated(tmp_path).Tags()["histograms"] == (["clients/update_norm"] if norms else [])
 
 
-def test_a_picture_that_is_still_being_drawn_is_shown_when_it_is_there(tmp_path):
+def test_a_picture_that_is_still_being_drawn_is_shown_when_it_is_there(tmp_path, monkeypatch):
+    monkeypatch.delitem(sys.modules, "matplotlib.figure", raising=False)  # who has it draws at once
     picture = tmp_path / "partition.png"
     draw_beside(picture, np.array([[3, 1], [2, 2]]), clients=np.arange(2), num_clients=2, title="two clients")
     observer = tensorboard.TensorBoardObserver()
