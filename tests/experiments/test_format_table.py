@@ -77,4 +77,4 @@ def test_a_format_that_cannot_express_a_model_says_which_layer(tmp_path, capsys)
     simulate(compose([*given, f"run_dir={tmp_path / 'run'}", f"registry_dir={tmp_path / 'registry'}"]))
     assert cli.run(["formats", "run:best", "--format", "pfa", "--registry", str(tmp_path / "registry")]) == 0
     out = capsys.readouterr().out
-    assert "refused (1)" in out and "Conv2d" in out.splitlines()[-1]
+    assert "refused (1)" in out and "Convolution" in out.splitlines()[-1]
