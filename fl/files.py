@@ -92,10 +92,8 @@ def _said_of(path: Path) -> Iterator[None]:
 
 def make_parents(path: Path) -> None:
     """Make the folder that ``path`` is to be in. Raises StorageFailed."""
-    try:
+    with _said_of(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageFailed(path=str(path.parent), why=error.strerror or str(error)) from error
 
 
 def append(path: Path, content: bytes, *, site: str, durable: bool) -> None:

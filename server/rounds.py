@@ -273,10 +273,10 @@ class RoundLoop:
         try:
             known = [one if "metrics" in one.facts else self._measured(one) for one in closings]
             versions = self.commit(known)
-        except Exception:
+        except Exception:  # whatever it is, it is the fault of one of them: those before it become versions
             if len(closings) == 1:
                 raise
-            for one in closings:  # it is the fault of one of them: those before it become versions
+            for one in closings:
                 yield from self._commit([one])
             return
         took = (time.perf_counter() - began) / len(closings)

@@ -25,19 +25,12 @@ class WeightedSum:
     def add(self, arrays: Mapping[str, Array], weight: float) -> None:
         """Add ``weight * arrays``; ``weight`` > 0. Integer arrays are summed in float64."""
         floats = {n: a if np.issubdtype(a.dtype, np.floating) else a.astype(np.float64) for n, a in arrays.items()}
-        scaled = scale(floats, weight)
-        if self.arrays:
-            self._plus(scaled)
-        else:
-            self.arrays = scaled
+        self._plus(scale(floats, weight))
         self.weight += weight
 
     def merge(self, arrays: Mapping[str, Array], weight: float) -> None:
         """Add another sum, whose weights are ``weight`` in total."""
-        if self.arrays:
-            self._plus(arrays)
-        else:
-            self.arrays = copy(arrays)
+        self._plus(arrays if self.arrays else copy(arrays))
         self.weight += weight
 
     def mean(self, like: Mapping[str, Array]) -> Parameters:
@@ -47,5 +40,9 @@ class WeightedSum:
         return {name: cast(value / value.dtype.type(self.weight), like[name]) for name, value in self.arrays.items()}
 
     def _plus(self, arrays: Mapping[str, Array]) -> None:
+        """Add ``arrays``; the first of all become the sum themselves."""
+        if not self.arrays:
+            self.arrays = dict(arrays)
+            return
         for name, value in arrays.items():
             np.add(self.arrays[name], value, out=self.arrays[name])

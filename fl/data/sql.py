@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fl.data.dataset import Dataset
-from fl.data.sql_sources import database_file, shown
+from fl.data.sql_sources import complaint, database_file, shown
 from fl.data.tables import Column, columns_to_dataset, read_columns
 from fl.errors import BadInput, MissingExtra
 
@@ -72,9 +72,7 @@ def _by_url(query: str, url: str) -> dict[str, Column]:
         finally:
             engine.dispose()
     except (SQLAlchemyError, ImportError) as error:  # a driver that is not installed is an ImportError
-        # The first line alone: the others repeat the query and where to read about it.
-        why = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        got = f"{url}, which cannot answer ({why})"
+        got = f"{url}, which cannot answer ({complaint(error)})"
         raise BadInput(key="dataset.url", got=got, allowed="a database and a query that it knows") from error
     if not rows:
         raise BadInput(key="dataset.query", got=f"{url} gives no rows", allowed="a query with at least one row")

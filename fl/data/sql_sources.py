@@ -1,4 +1,4 @@
-"""Where a query's data lie, told from the URL alone: nothing is connected to."""
+"""Databases as they are told of: where they lie, and what they say against a query. Nothing is connected to."""
 
 from __future__ import annotations
 
@@ -24,3 +24,8 @@ def database_file(url: str) -> Path | None:
     """The file that a SQLite URL names, None for any other URL."""
     found = re.fullmatch(r"sqlite(?:\+\w+)?:///(?P<path>[^?]+)(?:\?.*)?", os.path.expandvars(url))
     return Path(found["path"]) if found else None
+
+
+def complaint(error: Exception) -> str:
+    """What a database says, by SQLAlchemy's error: its first line alone, since the others repeat the query."""
+    return str(getattr(error, "orig", None) or error).strip().splitlines()[0]

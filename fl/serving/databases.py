@@ -6,15 +6,17 @@ SQLAlchemy speaks to the first two. DuckDB has no dialect here that comes withou
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fl.data.sql_sources import database_file, shown
-from fl.errors import BadInput, MissingExtra
+from fl.data.sql_sources import complaint, database_file, shown
+from fl.errors import BadInput, MissingExtra, StorageFailed
 from fl.files import make_parents
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import Engine
+    from sqlalchemy.engine import Connection, Engine
 
 DUCKDB = "duckdb:///"
 SQLITE = "sqlite:///"
@@ -60,6 +62,18 @@ def open_database(url: str, *, key: str) -> Engine:
                 connection.exec_driver_sql("PRAGMA journal_mode=WAL")
     except SQLAlchemyError as error:
         engine.dispose()
-        why = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        raise BadInput(key=key, got=f"{url}, which cannot be opened ({why})", allowed=ALLOWED) from error
+        got = f"{url}, which cannot be opened ({complaint(error)})"
+        raise BadInput(key=key, got=got, allowed=ALLOWED) from error
     return engine
+
+
+@contextmanager
+def transaction(engine: Engine, *, url: str) -> Iterator[Connection]:
+    """All of the block's changes, or none. Raises StorageFailed, naming ``url``, for what the database does not do."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        with engine.begin() as connection:
+            yield connection
+    except SQLAlchemyError as error:
+        raise StorageFailed(path=url, why=complaint(error)) from error

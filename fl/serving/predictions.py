@@ -11,17 +11,17 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from fl.errors import BadInput, MissingExtra, StorageFailed
 from fl.files import make_parents
-from fl.serving.databases import duckdb_file, open_database
+from fl.serving.databases import duckdb_file, open_database, transaction
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import Engine
+    from sqlalchemy.engine import Connection, Engine
 
 ANSWERS, ASIDE = "predictions", "predictions_aside"
 _KEY = "version_hash VARCHAR(64) NOT NULL, row_key VARCHAR(500) NOT NULL, version VARCHAR(200) NOT NULL"
@@ -162,16 +162,8 @@ class SqlPredictions(Predictions):
         """See ``Predictions.close``."""
         self.engine.dispose()
 
-    @contextmanager
-    def _begin(self) -> Iterator[Any]:
-        from sqlalchemy.exc import SQLAlchemyError
-
-        try:
-            with self.engine.begin() as connection:
-                yield connection
-        except SQLAlchemyError as error:
-            why = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-            raise StorageFailed(path=self.url, why=why) from error
+    def _begin(self) -> AbstractContextManager[Connection]:
+        return transaction(self.engine, url=self.url)
 
 
 @final

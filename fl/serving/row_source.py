@@ -122,7 +122,7 @@ def _table(url: str, name: str, size: int) -> Iterator[Row]:
     from sqlalchemy import MetaData, Table, select
     from sqlalchemy.exc import SQLAlchemyError
 
-    from fl.data.sql_sources import database_file
+    from fl.data.sql_sources import complaint, database_file
 
     file = database_file(url)
     if file is not None and not file.is_file():  # SQLite would make an empty one
@@ -136,8 +136,7 @@ def _table(url: str, name: str, size: int) -> Iterator[Row]:
             for number, cells in enumerate(connection.execute(query).mappings(), start=1):
                 yield Row(number, {str(column): _plain(cell) for column, cell in cells.items()})
     except SQLAlchemyError as error:
-        why = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        raise BadInput(key="--table", got=f"{name} ({why})", allowed=f"a table of {url}") from error
+        raise BadInput(key="--table", got=f"{name} ({complaint(error)})", allowed=f"a table of {url}") from error
     finally:
         engine.dispose()
 

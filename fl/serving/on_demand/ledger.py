@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fl.errors import StorageFailed
-from fl.serving.databases import open_database
+from fl.serving.databases import open_database, transaction
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
 
 TABLE = (
     "CREATE TABLE IF NOT EXISTS requests (id VARCHAR(700) PRIMARY KEY, tries INTEGER NOT NULL, version VARCHAR(200), "
@@ -136,13 +138,5 @@ class Ledger:
             for one, tries, version, digest, answer, reason, sent in rows
         }
 
-    @contextmanager
-    def _begin(self) -> Iterator[Any]:
-        from sqlalchemy.exc import SQLAlchemyError
-
-        try:
-            with self.engine.begin() as connection:
-                yield connection
-        except SQLAlchemyError as error:
-            why = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-            raise StorageFailed(path=self.url, why=why) from error
+    def _begin(self) -> AbstractContextManager[Connection]:
+        return transaction(self.engine, url=self.url)
