@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import sqlalchemy
+import sqlalchemy.orm
 
 from experiments.broker import _beside
 from experiments.cli import run
