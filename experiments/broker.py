@@ -56,16 +56,14 @@ def worker(
     as_json: Json = False,
 ) -> None:
     """Answer the requests of a queue by a version, or by what an alias means at the time of each batch."""
-    from experiments.serve import RUNTIMES, Source
+    from experiments.serve import Source
     from fl.serving.on_demand.ledger import Ledger
     from fl.serving.on_demand.queues import Broker
     from fl.serving.on_demand.worker import Worker
     from fl.serving.slots import Slot, Slots
 
-    if runtime not in RUNTIMES:
-        raise BadInput(key="--runtime", got=runtime, allowed=" or ".join(RUNTIMES))
-    broker = Broker(url, visible_seconds)
     source = Source(registry, runtime)
+    broker = Broker(url, visible_seconds)
     slot = Slot(version, source.load(version))
     ledger = Ledger(answers or _beside(broker))
     work = Worker(broker, ledger, Slots({queue: slot}, source.look, source.load), slot, queue, batch_rows, tries)

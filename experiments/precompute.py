@@ -43,19 +43,18 @@ def predict(
 
     Each row has one answer of a version, however often this runs: what a run that was killed has kept is left alone.
     """
-    from experiments.serve import RUNTIMES, Source
+    from experiments.serve import Source
     from fl.errors import BadInput
     from fl.serving.precompute import Precompute
     from fl.serving.predictions import open_predictions
     from fl.serving.row_source import batches
 
-    if runtime not in RUNTIMES:
-        raise BadInput(key="--runtime", got=runtime, allowed=" or ".join(RUNTIMES))
+    models = Source(registry, runtime)
     rows = batches(source, table=table, size=batch_rows)
     first = next(rows, None)
     if first is None:
         raise BadInput(key="--input", got=f"{source}, which has no rows", allowed="at least one row")
-    model = Source(registry, runtime).load(version)
+    model = models.load(version)
     with contextlib.closing(open_predictions(output, key="--output", writing=True)) as predictions:
         work = Precompute(model, predictions, key=key, put_aside=put_aside, tell=_Teller().tell)
         done = work.run(itertools.chain([first], rows))

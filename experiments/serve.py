@@ -31,6 +31,15 @@ RUNTIMES = ("torch", "onnx")
 NEEDED = {"fastapi": "serve", "uvicorn": "serve", "prometheus_client": "serve", "orjson": "serve"}
 
 
+def need(packages: Mapping[str, str], *, key: str) -> None:
+    """Raise MissingExtra for the first of ``packages`` (to the extra that brings it) that is not installed."""
+    import importlib.util
+
+    for package, extra in packages.items():
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtra(key=key, package=package, extra=extra)
+
+
 def named(versions: Sequence[str]) -> dict[str, str]:
     """What each name means, of ``[NAME=]VERSION`` texts. Raises BadInput for a name that stands twice, or is none."""
     found: dict[str, str] = {}
@@ -68,19 +77,13 @@ def serve(
 
     Raises BadInput or MissingExtra before anything listens.
     """
-    import importlib.util
-
-    for package, extra in NEEDED.items():
-        if importlib.util.find_spec(package) is None:
-            raise MissingExtra(key="fl serve", package=package, extra=extra)
-    if runtime not in RUNTIMES:
-        raise BadInput(key="--runtime", got=runtime, allowed=" or ".join(RUNTIMES))
+    need(NEEDED, key="fl serve")
+    source = Source(registry, runtime)
     means, tokens = named(versions), tokens_of(token_file)
     from fl.serving.server import serve as listen
     from fl.serving.service import application
     from fl.serving.slots import Slot, Slots
 
-    source = Source(registry, runtime)
     by_name = {name: Slot(meaning, source.load(meaning)) for name, meaning in means.items()}
     beside = []
     if lookup is not None:
@@ -159,14 +162,16 @@ def tokens_of(path: Path | None) -> list[str]:
 
 
 class Source:
-    """Finds versions in a registry, and bundles in folders, and makes models of them."""
+    """Finds versions in a registry, and bundles in folders, and makes models of them for ``runtime``, of RUNTIMES."""
 
     def __init__(self, registry: Path, runtime: str) -> None:
+        if runtime not in RUNTIMES:
+            raise BadInput(key="--runtime", got=runtime, allowed=" or ".join(RUNTIMES))
         self.registry, self.runtime = registry, runtime
 
     def look(self, name: str) -> str:
         """The hash of what ``name`` means now. Raises BadInput."""
-        if _is_bundle(name):
+        if is_bundle(name):
             from fl.bundle import MANIFEST
             from fl.files import sha256_file
 
@@ -177,7 +182,7 @@ class Source:
 
     def load(self, name: str) -> Model:
         """The model that ``name`` means now, ready to be asked. Raises BadInput, CorruptFile."""
-        return self._bundle(Path(name)) if _is_bundle(name) else self._version(name)
+        return self._bundle(Path(name)) if is_bundle(name) else self._version(name)
 
     def _version(self, name: str) -> Model:
         from experiments.export import built
@@ -218,7 +223,8 @@ class Source:
             return read(file.path)
 
 
-def _is_bundle(name: str) -> bool:
+def is_bundle(name: str) -> bool:
+    """Whether a version's name is that of a folder with a bundle in it."""
     return (Path(name) / "manifest.json").is_file()
 
 

@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.serve import Source, named, steering_of, tokens_of
-from fl.errors import BadInput, MissingExtra
+from experiments.serve import Source, is_bundle, named, need, steering_of, tokens_of
+from fl.errors import BadInput
 
 if TYPE_CHECKING:
     from fl.serving.server import Tls
@@ -38,17 +38,13 @@ def serve_on_ray(
 
     Raises BadInput or MissingExtra before Ray is started.
     """
-    import importlib.util
-
-    for package, extra in NEEDED.items():
-        if importlib.util.find_spec(package) is None:
-            raise MissingExtra(key="fl serve --engine ray", package=package, extra=extra)
+    need(NEEDED, key="fl serve --engine ray")
     registry = registry.expanduser().absolute()
     means, tokens = named(versions), tokens_of(token_file)
     source = Source(registry, runtime)
     for name, meaning in means.items():
         source.look(meaning)  # what there is not is told at once, not by every replica
-        means[name] = str(Path(meaning).absolute()) if (Path(meaning) / "manifest.json").is_file() else meaning
+        means[name] = str(Path(meaning).absolute()) if is_bundle(meaning) else meaning
 
     from clients.ray_session import start_ray, stop_ray
     from fl.serving.ray_serve import serve
