@@ -262,6 +262,18 @@ def test_a_connection_that_breaks_in_the_middle_of_a_commit_locks_nobody_out(tmp
         assert channel.closed
 
 
+def test_what_was_taken_through_a_connection_that_broke_is_let_go(url: str) -> None:
+    """The answers went out through a new one: the worker goes on, and what comes once more is known then."""
+    with contextlib.closing(Broker(url, visible_seconds=0.5)) as broker:
+        broker.send("meadow", [{"n": 1}])
+        taken = broker.take("meadow", most=1, wait_seconds=2)
+        broker._drop()
+        broker.done(taken)
+        broker.send("meadow", [{"n": 2}])
+        broker.done(taken)
+        assert broker.take("meadow", most=1, wait_seconds=2)[-1].body in ({"n": 1}, {"n": 2})
+
+
 def test_answers_that_never_come_are_given_up(tmp_path: Path) -> None:
     with contextlib.closing(Broker(f"filesystem:///{tmp_path / 'broker'}")) as broker:
         asker = Asker(broker, "meadow", tmp_path / "out.jsonl", again_seconds=0.3, patience_seconds=0.5)

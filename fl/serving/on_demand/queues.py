@@ -112,7 +112,8 @@ class Broker:
         """These need not come again. Where the connection broke meanwhile they do, and are known then."""
         with suppress(*self._errors()):
             for one in taken:
-                one.message.ack()
+                if one.message.channel is self._channel:  # kombu cannot speak through one that is closed
+                    one.message.ack()
             if self.url.startswith(SQLITE):
                 self._delete({str(one.message.delivery_tag) for one in taken})
         for one in taken:
