@@ -23,6 +23,7 @@ from fl.files import write_bytes
 from fl.foreign.frames import Buffer
 from fl.metrics import quantiles
 from fl.parameters import Parameters
+from fl.plain import plain
 from fl.registry import Registry, Version
 from fl.signature import Signature
 from server import interrupts
@@ -217,7 +218,7 @@ class Versions:
             "model": {"target": self.config["serverapp"]},
             "selection": selection(facts["metrics"]),
             "strategy_state_sha256": kept_sha256,
-            "record": _plain({name: value for name, value in facts.items() if name not in own}),
+            "record": plain({name: value for name, value in facts.items() if name not in own}),
             **own,
         }
         if number == 0:
@@ -272,12 +273,3 @@ def _status(stopped: BaseException | None) -> str:
     if stopped is None:
         return "finished"
     return "interrupted" if isinstance(stopped, Interrupted | KeyboardInterrupt) else "failed"
-
-
-def _plain(value: Any) -> Any:
-    """JSON's kinds of values; a number that is not finite becomes null."""
-    if isinstance(value, Mapping):
-        return {str(name): _plain(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -98,9 +98,8 @@ def make_parents(path: Path) -> None:
 
 def append(path: Path, content: bytes, *, site: str, durable: bool) -> None:
     """Add ``content`` to a file; it outlives this process, and if ``durable`` a power cut. Raises StorageFailed."""
-    with storing(path, site=site), path.open("ab") as file:
-        file.write(content)
-        file.flush()
+    with storing(path, site=site), path.open("ab", buffering=0) as file:
+        _write_all(file, content)
         reach(f"{site}.written")
         if durable:
             os.fsync(file.fileno())

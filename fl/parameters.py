@@ -41,7 +41,8 @@ def subtract(a: Mapping[str, Array], b: Mapping[str, Array]) -> Parameters:
 def scale(a: Mapping[str, Array], factor: float) -> Parameters:
     """``factor * a`` in the dtypes of ``a``; integer arrays (counters) are rounded to the nearest."""
     return {
-        name: cast(value * (value.dtype.type(factor) if _floats(value) else factor), value) for name, value in a.items()
+        name: cast(value * (value.dtype.type(factor) if is_floating(value) else factor), value)
+        for name, value in a.items()
     }
 
 
@@ -61,8 +62,10 @@ def norm(a: Mapping[str, Array]) -> float:
     >>> norm({"w": np.array([3.0]), "b": np.array([4.0])})
     5.0
     """
+    if not a:
+        return 0.0
     with np.errstate(over="ignore"):  # then it is infinite, and whoever checks it sees that
-        return math.sqrt(math.fsum(_sum_of_squares(a[name]) for name in sorted(a) if _floats(a[name])))
+        return math.sqrt(math.fsum(_sum_of_squares(a[name]) for name in sorted(a) if is_floating(a[name])))
 
 
 NORM_BLOCK = 2**13
@@ -71,6 +74,9 @@ NORM_BLOCK = 2**13
 
 def _sum_of_squares(value: Array) -> float:
     flat = value.reshape(-1)
+    if flat.size <= NORM_BLOCK:
+        whole = flat.astype(np.float64)
+        return float(np.dot(whole, whole))
     parts = (flat[i : i + NORM_BLOCK].astype(np.float64) for i in range(0, flat.size, NORM_BLOCK))
     return float(np.sum([np.dot(part, part) for part in parts]))
 
@@ -88,7 +94,7 @@ def num_bytes(a: Mapping[str, Array]) -> int:
 def not_finite(a: Mapping[str, Array]) -> str | None:
     """The name of the first array that holds a NaN or an infinity, or None."""
     for name, value in a.items():
-        if _floats(value) and not np.isfinite(value).all():
+        if is_floating(value) and not np.isfinite(value).all():
             return name
     return None
 
@@ -127,13 +133,14 @@ def cast(value: Array, like: Array) -> Array:
     """``value`` in the dtype of ``like``, rounded to the nearest where that is an integer type or boolean."""
     if value.dtype == like.dtype:
         return np.asarray(value)
-    if np.issubdtype(like.dtype, np.integer) or _booleans(like):
+    if like.dtype.kind in "iu" or _booleans(like):
         return np.asarray(np.rint(value), dtype=like.dtype)
     return np.asarray(value, dtype=like.dtype)
 
 
-def _floats(value: Array) -> bool:
-    return bool(np.issubdtype(value.dtype, np.floating))
+def is_floating(value: Array) -> bool:
+    """Whether its numbers are floating-point ones."""
+    return value.dtype.kind == "f"  # issubdtype takes four microseconds for the same
 
 
 def _booleans(value: Array) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,9 @@ from typing import Generic, TypeVar
 SWITCH_SECONDS = 0.0005
 """How long this thread may keep the main one from going on: 5 ms, as Python has it, are all of a small round."""
 
+GATHER_SECONDS = 0.05
+"""Between two beginnings, unless somebody waits: what each costs is shared by all that came meanwhile."""
+
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
@@ -19,13 +23,23 @@ Result = TypeVar("Result")
 class Background(Generic[Job, Result]):
     """A thread, made on first use. ``work`` takes the jobs that wait and gives their results in the same order.
 
-    ``most`` jobs may be unfinished; whoever starts another one waits. What ``work`` raises ends it: jobs after that are
-    not begun, and ``results`` raises it behind the results that were there.
+    ``most`` jobs may be unfinished; whoever starts another one waits. ``gather_seconds`` lie between two beginnings of
+    ``work``, unless somebody waits. What it raises ends it: jobs after that are not begun, and ``results`` raises it
+    behind the results that were there.
     """
 
-    def __init__(self, work: Callable[[Sequence[Job]], Iterable[Result]], *, most: int = 1) -> None:
+    def __init__(
+        self,
+        work: Callable[[Sequence[Job]], Iterable[Result]],
+        *,
+        most: int = 1,
+        gather_seconds: float = GATHER_SECONDS,
+    ) -> None:
         self.most = most
         self._work = work
+        self._gather_seconds = gather_seconds
+        self._not_before = 0.0
+        self._awaited = 0
         self._changed = Condition()
         self._waiting: list[Job] = []
         self._unfinished = 0
@@ -42,13 +56,18 @@ class Background(Generic[Job, Result]):
             self._changed.wait_for(lambda: self._unfinished < self.most or self._error)
             self._waiting.append(job)
             self._unfinished += 1
-        self._thread.submit(self._do_what_waits)
+            self._changed.notify_all()
+            if len(self._waiting) == 1:  # the others go with it
+                self._thread.submit(self._do_what_waits)
 
     def results(self, *, wait: bool) -> Iterator[Result]:
         """Results that nobody has taken yet, in the order of their jobs; with ``wait``, of all that was started."""
         with self._changed:
             if wait:
+                self._awaited += 1
+                self._changed.notify_all()
                 self._changed.wait_for(lambda: not self._unfinished or self._error)
+                self._awaited -= 1
             found, self._results = self._results, deque()
             error = None
             if self._error is not None:  # said once: what was started after it is forgotten
@@ -60,11 +79,16 @@ class Background(Generic[Job, Result]):
 
     def _do_what_waits(self) -> None:
         with self._changed:
+            self._changed.wait_for(
+                lambda: self._awaited or self._unfinished >= self.most or self._error,
+                timeout=self._not_before - time.monotonic(),
+            )
             if self._error is not None:
                 return
             jobs, self._waiting = self._waiting, []
+        self._not_before = time.monotonic() + self._gather_seconds
         try:
-            for result in self._work(jobs) if jobs else ():
+            for result in self._work(jobs):
                 with self._changed:
                     self._results.append(result)
                     self._unfinished -= 1

@@ -19,6 +19,7 @@ from fl.errors import CorruptFile
 from fl.files import check_files, make_parents, write_together
 from fl.metrics import Confusion
 from fl.models.imports import source_sha256
+from fl.plain import plain
 from fl.registry import Registry, Version, code_state
 from server.records import Closing, RoundRecord
 from server.rounds import LOWER_IS_BETTER, Totals
@@ -73,12 +74,13 @@ class History:
 
     def _fields(self, one: Closing) -> dict[str, Any]:
         own = {name: one.facts[name] for name in IN_MANIFEST if name in one.facts}
+        told = {name: value for name, value in one.facts.items() if name not in own}
         fields = {
             **self.fields,
             **own,
             "run_id": self.run_id,
             "round": one.round,
-            "record": _plain({name: value for name, value in one.facts.items() if name not in own}),
+            "record": plain(told | ({"confusion": told["confusion"].counts} if told.get("confusion") else {})),
             "seeding": self.seeding if one.round == 0 else {},
             "strategy_state_sha256": None if one.state is None else hashlib.sha256(one.state).hexdigest(),
         }
@@ -182,18 +184,3 @@ def record_of(version: Version) -> RoundRecord:
     known = {**facts, "metrics": metrics, "cohort": manifest.get("cohort", ()), "confusion": confusion}
     known |= {"round": version.round, "version": version.name, "model_sha256": version.model_sha256}
     return RoundRecord(**known)
-
-
-def _plain(value: Any) -> Any:
-    """JSON's kinds of values; a number that is not finite becomes null."""
-    match value:
-        case Confusion(counts):
-            return [list(row) for row in counts]
-        case Mapping():
-            return {str(k): _plain(v) for k, v in value.items()}
-        case list() | tuple():
-            return [_plain(v) for v in value]
-        case float():
-            return value if value == value and abs(value) != float("inf") else None
-        case _:
-            return value

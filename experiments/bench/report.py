@@ -17,6 +17,7 @@ from rich.text import Text
 from experiments.bench.measure import Row, disagreement
 from experiments.bench.targets import MIB, Verdict, verdicts
 from experiments.engine import available_cores
+from fl.plain import plain
 
 COLUMNS = ("system", "round ms", "best ms", "a client ms", "round 1 s", "wall s", "MiB", "driver MiB", "loss")
 
@@ -98,8 +99,8 @@ def as_json(report: Report) -> dict[str, Any]:
     """Plain values; what was not measured is None."""
     return {
         "about": dict(report.about),
-        "rows": [_plain(asdict(row)) for row in report.rows],
-        "figures": [_plain(asdict(verdict)) for verdict in report.verdicts],
+        "rows": [plain(asdict(row)) for row in report.rows],
+        "figures": [plain(asdict(verdict)) for verdict in report.verdicts],
         "losses": {group[0].workload.name: disagreement(group) for group in report.groups},
         "tolerance": report.tolerance,
         "disagreeing": report.disagreeing,
@@ -182,9 +183,3 @@ def _number(value: float) -> str:
 
 def _words(value: Any) -> str:
     return ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, Mapping) else str(value)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _plain(one) for name, one in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value

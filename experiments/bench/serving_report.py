@@ -14,6 +14,7 @@ from rich.table import Table
 
 from experiments.bench.serving import OURS, Row, verdicts
 from experiments.bench.targets import Verdict
+from fl.plain import plain
 
 COLUMNS = ("system", "requests/s", "p50 ms", "p99 ms", "CPU s / 1,000", "first answer s", "not 200", "ours is")
 REMARKS = (
@@ -59,8 +60,8 @@ def as_json(rows: Sequence[Row], about: Mapping[str, Any]) -> dict[str, Any]:
     """Plain values; what was not measured is None."""
     return {
         "about": dict(about),
-        "rows": [_plain(asdict(row) | {"work": row.work.name}) for row in rows],
-        "figures": [_plain(asdict(one)) for one in verdicts(rows)],
+        "rows": [plain(asdict(row) | {"work": row.work.name}) for row in rows],
+        "figures": [plain(asdict(one)) for one in verdicts(rows)],
         "remarks": list(REMARKS),
     }
 
@@ -91,7 +92,3 @@ def _table(title: str | None, columns: Sequence[str], cells: Sequence[Sequence[s
     for line in cells:
         table.add_row(*line)
     return table
-
-
-def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: None if isinstance(one, float) and math.isnan(one) else one for name, one in value.items()}

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from fl.parameters import Array, Parameters, cast, copy, scale
+from fl.parameters import Array, Parameters, cast, copy, is_floating, scale
 
 
 class WeightedSum:
@@ -24,7 +24,7 @@ class WeightedSum:
 
     def add(self, arrays: Mapping[str, Array], weight: float) -> None:
         """Add ``weight * arrays``; ``weight`` > 0. Integer arrays are summed in float64."""
-        floats = {n: a if np.issubdtype(a.dtype, np.floating) else a.astype(np.float64) for n, a in arrays.items()}
+        floats = {n: a if is_floating(a) else a.astype(np.float64) for n, a in arrays.items()}
         self._plus(scale(floats, weight))
         self.weight += weight
 

@@ -27,6 +27,7 @@ from fl.data.count_noise import PROBABILITY
 from fl.data.ordered import PLACES
 from fl.errors import BadInput
 from fl.moments import Moments
+from fl.plain import plain
 from fl.sketches import REGISTERS, HeavyHitters
 
 SHARES = {"p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95}
@@ -75,8 +76,8 @@ def profile(
         "probability": PROBABILITY if epsilon else None,
         "at_least": None if epsilon else at_least,
     }
-    plain: dict[str, Any] = _plain({**about, "columns": columns, "correlation": found["correlation"]})
-    return plain
+    described: dict[str, Any] = plain({**about, "columns": columns, "correlation": found["correlation"]})
+    return described
 
 
 def _exact(ask: Ask, numbers: tuple[int, ...], part: str, at_least: int, digits: int) -> dict[str, Any]:
@@ -174,14 +175,3 @@ def _private(
             "histogram": {"edges": edges[c], "counts": list(noisy[c].counts)},
         }
     return {"columns": columns, "correlation": None}
-
-
-def _plain(value: Any) -> Any:
-    """JSON's own values: no array, no tuple, and null for what is not a number."""
-    if isinstance(value, Mapping):
-        return {key: _plain(one) for key, one in value.items()}
-    if isinstance(value, np.ndarray | list | tuple):
-        return [_plain(one) for one in value]
-    if isinstance(value, float | np.floating):
-        return float(value) if math.isfinite(value) else None
-    return value

@@ -17,6 +17,7 @@ import numpy as np
 from fl.errors import BadInput
 from fl.files import sync_folder, write_together
 from fl.parameters import Parameters, num_bytes, num_values, sha256
+from fl.plain import as_json
 from fl.registry.aliases import stack
 from fl.registry.blobs import write_blobs
 from fl.registry.layout import ALIASES, check_run_id, locked, make_folder, manifest_path, now, rounds
@@ -136,7 +137,7 @@ def _manifest(
     parameters: Parameters, fields: Mapping[str, Any], run_id: str, round: int, parent: Version | None
 ) -> dict[str, Any]:
     """The complete manifest; BadInput if a field cannot be in one."""
-    given = _plain({k: v for k, v in fields.items() if k != "parent"})
+    given = _as_json({k: v for k, v in fields.items() if k != "parent"})
     manifest = {
         **_DEFAULTS,
         "code": code_state(),
@@ -156,19 +157,23 @@ def _manifest(
     return manifest
 
 
-def _plain(value: Any, *where: object) -> Any:
-    """``value`` as JSON holds it. A metric that is not finite becomes None: a run that diverged is versioned too.
+def _as_json(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """``fields`` as JSON holds them. A metric that is not finite becomes None: a run that diverged is versioned too."""
+    try:
+        found: dict[str, Any] = as_json(fields)
+    except (TypeError, ValueError):
+        found = _walked(fields)
+    return found
 
-    ``where``: the names and places that lead to it.
-    """
-    if value is None or type(value) in (str, int, bool):  # nearly all
-        return value
+
+def _walked(value: Any, *where: object) -> Any:
+    """``_as_json`` of what the encoder does not take, or the reason why nothing can: ``where`` leads to it."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, Mapping):
-        return {str(k): _plain(v, *where, k) for k, v in value.items()}
+        return {str(k): _walked(v, *where, k) for k, v in value.items()}
     if isinstance(value, (list, tuple, np.ndarray)):
-        return [_plain(v, *where, i) for i, v in enumerate(value)]
+        return [_walked(v, *where, i) for i, v in enumerate(value)]
     if isinstance(value, float) and not math.isfinite(value):
         if where[:1] == ("metrics",):
             return None

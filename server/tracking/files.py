@@ -7,13 +7,13 @@ lines of rounds >= r, and a line that a crash tore, in one atomic step.
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, final
 
 from fl import files
 from fl.metrics import quantiles
+from fl.plain import plain
 from fl.signature import Task
 from server.records import RoundRecord, RunRecord, RunSummary
 
@@ -63,14 +63,14 @@ def round_line(record: RoundRecord, task: Task) -> dict[str, Any]:
         **({"quarantined": record.quarantined} if record.quarantined else {}),
         **({"refused_reports": record.refused_reports[:MAX_LISTED]} if record.refused_reports else {}),
     }
-    plain: dict[str, Any] = _plain(line)
-    return plain
+    told: dict[str, Any] = plain(line)
+    return told
 
 
 def summary_values(run: RunRecord, summary: RunSummary) -> dict[str, Any]:
     """What summary.json holds; ``summary.extra`` cannot hide what every summary has."""
     final_metrics = {**dict.fromkeys(EXPECTED[run.signature.task]), **summary.final}
-    values: dict[str, Any] = _plain(
+    values: dict[str, Any] = plain(
         {
             **summary.extra,
             "run_id": run.run_id,
@@ -128,16 +128,3 @@ class FilesObserver:
 
 def _encode(lines: Iterable[Mapping[str, Any]]) -> bytes:
     return "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines).encode()
-
-
-def _plain(value: Any) -> Any:
-    """``value`` as JSON can hold it: NaN and infinities become null, paths text, NumPy's numbers Python's."""
-    if isinstance(value, Mapping):
-        return {str(name): _plain(part) for name, part in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(part) for part in value]
-    if isinstance(value, Path):
-        return str(value)
-    if hasattr(value, "item"):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value

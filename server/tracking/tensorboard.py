@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, final
 
 import yaml
@@ -21,6 +21,7 @@ from tensorboard.plugins.custom_scalar.metadata import CONFIG_SUMMARY_TAG
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 
 from fl.data.picture import drawn
+from fl.plain import plain
 from server.pictures import confusion_picture
 from server.records import RoundRecord, RunRecord, RunSummary
 from server.tracking import events, summaries
@@ -157,7 +158,7 @@ def run_values(run: RunRecord) -> Iterator[Value]:
     yield summaries.experiment(chosen, first=USUALLY_COMPARED, metrics=metrics)
     yield summaries.session_start(chosen, group=run.run_id)
     yield summaries.layout(CHARTS)
-    yield summaries.text(CONFIG_TAG, f"```yaml\n{yaml.safe_dump(_plain(run.config), sort_keys=False)}```\n")
+    yield summaries.text(CONFIG_TAG, f"```yaml\n{yaml.safe_dump(plain(run.config), sort_keys=False)}```\n")
 
 
 def round_values(record: RoundRecord, *, class_names: Sequence[str]) -> Iterator[Value]:
@@ -208,12 +209,3 @@ def hyperparameters(config: Mapping[str, Any]) -> dict[str, Hyperparameter]:
 
     walk(config, "")
     return found
-
-
-def _plain(value: Any) -> Any:
-    """``value`` as YAML's safe writer takes it."""
-    if isinstance(value, Mapping):
-        return {str(name): _plain(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    return str(value) if isinstance(value, PurePath) else value

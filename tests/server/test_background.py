@@ -1,6 +1,7 @@
 """Work beside the main thread: in order, together where it waits, and what goes wrong is said behind what went well."""
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -68,3 +69,27 @@ def test_an_error_comes_behind_the_results_before_it_and_ends_what_waits() -> No
         found += background.results(wait=True)
     assert found == [10]
     assert list(background.results(wait=True)) == []  # the third was not begun, and the error is said once
+
+
+def test_what_comes_within_a_while_is_done_together_unless_somebody_waits() -> None:
+    work = Slow()
+    work.go.set()
+    background = Background(work, most=10, gather_seconds=30)
+    background.start(1)
+    assert list(background.results(wait=True)) == [10]
+    for job in (2, 3, 4):
+        background.start(job)
+    assert list(background.results(wait=False)) == []
+    assert list(background.results(wait=True)) == [20, 30, 40]
+    assert work.groups == [[1], [2, 3, 4]]
+
+
+def test_as_many_as_may_wait_do_not_wait_for_more() -> None:
+    work = Slow()
+    work.go.set()
+    background = Background(work, most=3, gather_seconds=30)
+    began = time.monotonic()
+    for job in range(1, 8):
+        background.start(job)
+    assert list(background.results(wait=True)) == [10, 20, 30, 40, 50, 60, 70]
+    assert time.monotonic() - began < 20

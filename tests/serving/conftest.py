@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -54,7 +55,7 @@ def postgres() -> Iterator[str]:
             wait_for(port, server, folder / "log")
             yield f"postgresql://meadow@127.0.0.1:{port}/postgres"
         finally:
-            server.terminate()
+            server.send_signal(signal.SIGINT)  # at SIGTERM it would wait for every client, one that was killed included
             server.wait(timeout=30)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

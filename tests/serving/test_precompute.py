@@ -60,10 +60,11 @@ def select(url: str, query: str) -> list[tuple[Any, ...]]:
         with duckdb.connect(str(file), read_only=True) as connection:
             return connection.execute(query).fetchall()
     engine = sqlalchemy.create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
-    with engine.connect() as connection:
-        found = [tuple(row) for row in connection.exec_driver_sql(query)]
-    engine.dispose()
-    return found
+    try:
+        with engine.connect() as connection:
+            return [tuple(row) for row in connection.exec_driver_sql(query)]
+    finally:
+        engine.dispose()
 
 
 def people(count: int, names: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -218,7 +219,7 @@ def test_killed_again_and_again_no_row_is_there_twice_and_none_is_missing(
     registry: Registry, tmp_path: Path, output: str
 ) -> None:
     """kill -9 as soon as a start has kept something, five times over; a last start ends by itself."""
-    count = 8_000
+    count = 30_000
     file = write(tmp_path / "people.csv", people(count, names_of(registry)))
     command = [*FL, *words(registry, file, output, "--batch-rows", "40", "--json")]
     kills, kept = 0, 0
@@ -228,7 +229,7 @@ def test_killed_again_and_again_no_row_is_there_twice_and_none_is_missing(
             # DuckDB cannot be looked into while it is written: there the file grows.
             while process.poll() is None and answered(output) <= kept:
                 time.sleep(0.02)
-            time.sleep(0.05 * kills)
+            time.sleep(0.02 * kills)
         finally:
             process.send_signal(signal.SIGKILL)
             out, err = process.communicate(timeout=60)
