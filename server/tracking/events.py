@@ -1,13 +1,13 @@
 """One TensorBoard event file that survives crashes: read what is whole, drop what is to be done again, append.
 
 A run has a single event file, whatever number of times it is resumed, and no moment at which a reader finds a round
-twice, or at which a crash loses one that is to be kept. Framing and checksums are TensorBoard's own.
+twice, or at which a crash loses one that is to be kept. TensorBoard's own reader reads it here too.
 """
 
 from __future__ import annotations
 
-import io
 import os
+import struct
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -16,9 +16,9 @@ from tensorboard.compat.proto.event_pb2 import Event, SourceMetadata
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.compat.tensorflow_stub import errors
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import PyRecordReader_New
-from tensorboard.summary.writer.record_writer import RecordWriter
 
 from fl import files
+from server.tracking.checksum import crc32c, masked
 
 PREFIX = "events.out.tfevents."
 
@@ -71,8 +71,14 @@ def sync(path: Path) -> None:
 
 
 def _records(events: Iterable[Event]) -> bytes:
-    out = io.BytesIO()
-    writer = RecordWriter(out)
-    for event in events:
-        writer.write(event.SerializeToString())
-    return out.getvalue()
+    return b"".join(_record(event.SerializeToString()) for event in events)
+
+
+def _record(content: bytes) -> bytes:
+    """TFRecord's frame: the length in 8 bytes, its checksum in 4, the content, its checksum in 4; little-endian."""
+    length = struct.pack("<Q", len(content))
+    return b"".join((length, _checksum(length), content, _checksum(content)))
+
+
+def _checksum(content: bytes) -> bytes:
+    return struct.pack("<I", masked(crc32c(content)))
