@@ -212,7 +212,7 @@ def _answer(connection: Connection, load: Callable[[str], Model], version: str) 
     """The other process: load, say so, and answer until nobody asks any more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends this
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    os.nice(10)  # those who are answered come first
+    os.nice(19)  # those who are answered come first
     model = load(version)
     connection.send(model.version)
     while True:

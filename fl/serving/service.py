@@ -275,23 +275,28 @@ class _Service:
 
     async def _by_whom(self, request: Request, visit: Visit, answer: Answer) -> Response:
         """The answer of whom the request was given to, or of the champion where a challenger fails."""
-        body = await self._body(request)
         router, first = visit.router, visit.lane
         instead = router.instead(first) if router else None
         if router is None or instead is None:
+            body = await self._body(request)
             async with asyncio.timeout(self.limits.answer_seconds):
                 return await answer(request, body, visit)
-        asked = time.perf_counter()
+        instead.busy += 1  # it is not taken away either, though the release may end meanwhile
         try:
-            async with asyncio.timeout(min(ARM_SECONDS, self.limits.answer_seconds / 2)):
-                return await answer(request, body, visit)
-        except Exception:  # noqa: BLE001  whatever a challenger does, its users are answered
-            seconds = time.perf_counter() - asked
-        visit.move(instead)
-        async with asyncio.timeout(self.limits.answer_seconds):
-            response = await answer(request, body, visit)
-        router.answered(first, user=visit.user, seconds=seconds, failed=True)  # it is not the asker's fault
-        return response
+            body = await self._body(request)
+            asked = time.perf_counter()
+            try:
+                async with asyncio.timeout(min(ARM_SECONDS, self.limits.answer_seconds / 2)):
+                    return await answer(request, body, visit)
+            except Exception:  # noqa: BLE001  whatever a challenger does, its users are answered
+                seconds = time.perf_counter() - asked
+            visit.move(instead)
+            async with asyncio.timeout(self.limits.answer_seconds):
+                response = await answer(request, body, visit)
+            router.answered(first, user=visit.user, seconds=seconds, failed=True)  # it is not the asker's fault
+            return response
+        finally:
+            instead.busy -= 1
 
     async def _feedback(self, request: Request) -> Response:
         try:

@@ -1,17 +1,49 @@
-"""Databases and brokers of a test's own: on a free port, in a folder of their own, ended by process id."""
+"""Servers, databases and brokers of a test's own: on a free port, in a folder of their own, ended by process id."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
+
+from experiments.compose import compose
+from experiments.run import simulate
+from fl.registry import Registry
+
+PLANTED = """
+import os, time
+from torch import nn
+from fl.models import table_mlp
+
+class Planted(nn.Sequential):
+    fault = ""
+    def forward(self, x):
+        asked = bool((x.nan_to_num() != 0).any())  # not by the probe of zeros that every model has to pass
+        if asked and self.fault == "exit":
+            os._exit(3)
+        while asked and self.fault == "hang":
+            pass
+        if asked and self.fault == "raise":
+            raise ArithmeticError("planted")
+        if asked and self.fault == "slow":
+            time.sleep(0.1)
+        return -super().forward(x) if self.fault == "worse" else super().forward(x)
+
+def build(signature, *, fault, hidden=(32, 32), dropout=0.0):
+    made = Planted(*table_mlp.build(signature, hidden=hidden, dropout=dropout).children())
+    made.fault = fault
+    return made
+"""
 
 
 def free_port() -> int:
@@ -74,3 +106,67 @@ def wait_for(port: int, server: subprocess.Popen[bytes], log: Path) -> None:
         else:
             return
     raise AssertionError(log.read_text())
+
+
+@contextmanager
+def _serving(folder: Path, *words: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """`fl serve champion` of a registry: where it listens, and its process."""
+    command = [sys.executable, "-c", "from experiments.cli import main; main()", "serve", "champion"]
+    command += ["--registry", str(folder), "--port", "0", *words]
+    (folder / "planted_model.py").write_text(PLANTED)
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        assert url
+        yield url, process
+    finally:
+        process.terminate()
+        try:
+            assert process.wait(timeout=20) in (0, -signal.SIGKILL)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+
+
+@pytest.fixture(scope="session")
+def _heart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("releases")
+    few = ("engine=inprocess", "num_rounds=2", "server.tensorboard=false")
+    simulate(compose(["dataset=heart_disease", *few, f"run_dir={folder}/heart", f"registry_dir={folder}/registry"]))
+    Registry(folder / "registry").promote("heart:1", reason="a test")
+    return folder / "registry"
+
+
+@pytest.fixture
+def heart(_heart: Path, tmp_path: Path) -> Path:
+    """A registry with a run `heart` of two rounds, the first of which is champion."""
+    return Path(shutil.copytree(_heart, tmp_path / "registry"))
+
+
+@pytest.fixture
+def serving() -> Callable[..., AbstractContextManager[tuple[str, subprocess.Popen[str]]]]:
+    return _serving
+
+
+@pytest.fixture
+def planted() -> Callable[[Path, str], str]:
+    return _planted
+
+
+def _planted(folder: Path, fault: str) -> str:
+    """Commit the new version once more, as a model that has a fault; its name."""
+    store = Registry(folder)
+    sound = store.version("heart:2")
+    keep = ("seed", "signature", "metrics", "dataset", "config")
+    model = sound.manifest["model"]
+    fields = {
+        **{key: sound.manifest[key] for key in keep},
+        "run_id": fault,
+        "round": 0,
+        "parent": None,
+        "model": {**model, "target": "planted_model.build", "arguments": {**model["arguments"], "fault": fault}},
+    }
+    store.start_run(fault, {})
+    return store.commit(store.parameters(sound), fields).name

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import httpx
 import pytest
 
-from experiments.compose import compose
-from experiments.run import simulate
 from fl.deployment import checked_options
 from fl.inference_log.files import read, tallies
 from fl.registry import Registry
@@ -31,30 +25,7 @@ ROW = {"age": 63, "sex": 1, "cp": 1, "trestbps": 145, "chol": None, "thalach": 1
 LENIENT = {"errors": 0.9, "latency": 1.0, "quality": 0.9}
 OLD, NEW = "heart:1", "heart:2"
 
-PLANTED = """
-import os, time
-from torch import nn
-from fl.models import table_mlp
-
-class Planted(nn.Sequential):
-    fault = ""
-    def forward(self, x):
-        asked = bool((x.nan_to_num() != 0).any())  # not by the probe of zeros that every model has to pass
-        if asked and self.fault == "exit":
-            os._exit(3)
-        while asked and self.fault == "hang":
-            pass
-        if asked and self.fault == "raise":
-            raise ArithmeticError("planted")
-        if asked and self.fault == "slow":
-            time.sleep(0.1)
-        return -super().forward(x) if self.fault == "worse" else super().forward(x)
-
-def build(signature, *, fault, hidden=(32, 32), dropout=0.0):
-    made = Planted(*table_mlp.build(signature, hidden=hidden, dropout=dropout).children())
-    made.fault = fault
-    return made
-"""
+Serving: TypeAlias = Callable[..., AbstractContextManager[tuple[str, subprocess.Popen[str]]]]
 
 
 @dataclass
@@ -115,41 +86,6 @@ class Load:
         return found
 
 
-@contextmanager
-def serving(folder: Path, *words: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    command = [sys.executable, "-c", "from experiments.cli import main; main()", "serve", "champion"]
-    command += ["--registry", str(folder), "--port", "0", *words]
-    (folder / "planted_model.py").write_text(PLANTED)
-    environment = {**os.environ, "PYTHONPATH": str(folder)}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-    try:
-        assert process.stdout is not None
-        url = process.stdout.readline().strip()
-        assert url
-        yield url, process
-    finally:
-        process.terminate()
-        try:
-            assert process.wait(timeout=20) in (0, -signal.SIGKILL)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("releases")
-    few = ("engine=inprocess", "num_rounds=2", "server.tensorboard=false")
-    simulate(compose(["dataset=heart_disease", *few, f"run_dir={folder}/heart", f"registry_dir={folder}/registry"]))
-    Registry(folder / "registry").promote(OLD, reason="a test")
-    return folder / "registry"
-
-
-@pytest.fixture
-def registry(made: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(made, tmp_path / "registry"))
-
-
 def ordered(folder: Path, policy: str, challenger: str = NEW, **options: Any) -> str:
     whole = checked_options(policy, options, challengers=1)
     return order(folder, policy=policy, versions=(challenger,), options=whole, by="a test").id
@@ -167,11 +103,11 @@ def share(url: str) -> dict[str, float]:
     return answer.json()["shares"] if answer.status_code == 200 else {}
 
 
-def test_a_canary_is_found_split_sticky_and_goes_on_after_kill_9(registry: Path, tmp_path: Path) -> None:
+def test_a_canary_is_found_split_sticky_and_goes_on_after_kill_9(heart: Path, tmp_path: Path, serving: Serving) -> None:
     log = tmp_path / "log"
     options = {"steps": [30, 100], "requests": 100_000, **LENIENT}
-    with serving(registry, "--log", str(log)) as (url, process):
-        name = ordered(registry, "canary", **options)
+    with serving(heart, "--log", str(log)) as (url, process):
+        name = ordered(heart, "canary", **options)
         began = time.monotonic()
         until(lambda: share(url))
         assert time.monotonic() - began < 3  # within a second, and this machine may be busy
@@ -183,7 +119,7 @@ def test_a_canary_is_found_split_sticky_and_goes_on_after_kill_9(registry: Path,
         done = httpx.post(f"{url}/feedback", json={"id": asked[0], "reward": 1})
         assert (done.status_code, done.json()) == (200, {"joined": True})
         time.sleep(1.2)  # two flush intervals
-        state = read_state(registry, name)
+        state = read_state(heart, name)
         process.kill()
         process.wait()
     assert not first.strange and set(first.statuses) == {200}
@@ -191,7 +127,7 @@ def test_a_canary_is_found_split_sticky_and_goes_on_after_kill_9(registry: Path,
     challenged = {user for user, arms in first.arms.items() if arms[0] == "challenger"}
     assert 0.2 < len(challenged) / first.users < 0.4
     assert state is not None and json.dumps(dict(state.state)).count("challenger")
-    with serving(registry, "--log", str(log)) as (url, _):
+    with serving(heart, "--log", str(log)) as (url, _):
         assert share(url) == {"champion": 0.7, "challenger": 0.3}  # from the first request on
         second = Load(url)
         with second.under_way():
@@ -210,11 +146,11 @@ def test_a_canary_is_found_split_sticky_and_goes_on_after_kill_9(registry: Path,
         ):
             answer = httpx.post(f"{url}/feedback", json=body)
             assert answer.status_code == status, answer.text
-        ask(registry, name, "promote", reason="a test")
-        until(lambda: ending(registry, name))
+        ask(heart, name, "promote", reason="a test")
+        until(lambda: ending(heart, name))
         until(lambda: not share(url))
         assert httpx.post(f"{url}/predict", json={"rows": [ROW]}).json()["version"] == NEW
-    assert Registry(registry).version("champion").name == NEW
+    assert Registry(heart).version("champion").name == NEW
     killed, clean = tallies(log)
     assert killed.lost == 0 and clean.lost == 0  # the kill came after a flush
     rows = read(
@@ -230,10 +166,10 @@ def test_a_canary_is_found_split_sticky_and_goes_on_after_kill_9(registry: Path,
 
 
 @pytest.mark.slow
-def test_two_servers_do_what_one_of_them_leads(registry: Path) -> None:
+def test_two_servers_do_what_one_of_them_leads(heart: Path, serving: Serving) -> None:
     options = {"steps": [50, 100], "requests": 100_000, **LENIENT}
-    with serving(registry) as (first, _), serving(registry) as (second, _):
-        name = ordered(registry, "canary", **options)
+    with serving(heart) as (first, _), serving(heart) as (second, _):
+        name = ordered(heart, "canary", **options)
         until(lambda: share(first) and share(second))
         loads = [Load(first, users=100), Load(second, users=100)]
         with loads[0].under_way(2), loads[1].under_way(2):
@@ -241,12 +177,12 @@ def test_two_servers_do_what_one_of_them_leads(registry: Path) -> None:
         challenged = sum(load.seen[200, "challenger", NEW] for load in loads)
 
         def counted() -> int:
-            standing = read_state(registry, name)
+            standing = read_state(heart, name)
             return int(standing.state["at_step"].get("challenger", 0)) if standing else 0
 
         until(lambda: counted() >= challenged)  # what the one counts that does not lead has reached the one that does
         assert counted() == challenged
-        ask(registry, name, "promote", reason="a test")
+        ask(heart, name, "promote", reason="a test")
         until(lambda: not share(first) and not share(second))
         for url in (first, second):
             assert httpx.post(f"{url}/predict", json={"rows": [ROW]}).json()["version"] == NEW
@@ -255,26 +191,26 @@ def test_two_servers_do_what_one_of_them_leads(registry: Path) -> None:
     assert arms[0] == arms[1]  # the same user, the same arm, whichever server is asked
 
 
-def test_recreate_refuses_while_it_is_closed_and_nothing_else_fails(registry: Path) -> None:
-    with serving(registry) as (url, _):
+def test_recreate_refuses_while_it_is_closed_and_nothing_else_fails(heart: Path, serving: Serving) -> None:
+    with serving(heart) as (url, _):
         load = Load(url)
         with load.under_way():
             until(lambda: load.statuses[200] > 20)
-            name = ordered(registry, "recreate")
-            until(lambda: ending(registry, name))
+            name = ordered(heart, "recreate")
+            until(lambda: ending(heart, name))
             until(lambda: load.seen[200, None, NEW])
     assert not load.strange and set(load.statuses) == {200, 503}
-    assert "nobody was answered" in decisions(registry, name)[-1]["reason"]
+    assert "nobody was answered" in decisions(heart, name)[-1]["reason"]
 
 
 @pytest.mark.slow
-def test_replicas_are_replaced_one_by_one(registry: Path) -> None:
+def test_replicas_are_replaced_one_by_one(heart: Path, serving: Serving) -> None:
     seen = []
-    with serving(registry) as (url, _):
+    with serving(heart) as (url, _):
         load = Load(url)
         with load.under_way():
-            name = ordered(registry, "rolling", replicas=3, requests=20, **LENIENT)
-            while ending(registry, name) is None:
+            name = ordered(heart, "rolling", replicas=3, requests=20, **LENIENT)
+            while ending(heart, name) is None:
                 answer = httpx.get(f"{url}/v2/models/model/release")
                 if answer.status_code == 200:
                     seen.append(answer.json()["replicas"])
@@ -286,31 +222,16 @@ def test_replicas_are_replaced_one_by_one(registry: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_challenger_that_crashes_fails_nobody_and_is_rolled_back(registry: Path) -> None:
-    broken = planted(registry, "raise")
-    with serving(registry) as (url, _):
+def test_a_challenger_that_crashes_fails_nobody_and_is_rolled_back(
+    heart: Path, serving: Serving, planted: Callable[[Path, str], str]
+) -> None:
+    broken = planted(heart, "raise")
+    with serving(heart) as (url, _):
         load = Load(url)
         with load.under_way():
-            name = ordered(registry, "canary", broken, steps=[20, 100], requests=50)
-            until(lambda: ending(registry, name))
+            name = ordered(heart, "canary", broken, steps=[20, 100], requests=50)
+            until(lambda: ending(heart, name))
     assert not load.strange and set(load.statuses) == {200}
-    assert ending(registry, name)["ended"] == "rolled back"  # type: ignore[index]
+    assert ending(heart, name)["ended"] == "rolled back"  # type: ignore[index]
     assert {version for _, _, version in load.seen} == {OLD}
-    assert Registry(registry).version("champion").name == OLD
-
-
-def planted(folder: Path, fault: str) -> str:
-    """Commit the new version once more, as a model that has a fault; its name."""
-    store = Registry(folder)
-    sound = store.version(NEW)
-    keep = ("seed", "signature", "metrics", "dataset", "config")
-    model = sound.manifest["model"]
-    fields = {
-        **{key: sound.manifest[key] for key in keep},
-        "run_id": fault,
-        "round": 0,
-        "parent": None,
-        "model": {**model, "target": "planted_model.build", "arguments": {**model["arguments"], "fault": fault}},
-    }
-    store.start_run(fault, {})
-    return store.commit(store.parameters(sound), fields).name
+    assert Registry(heart).version("champion").name == OLD
