@@ -198,20 +198,21 @@ class Source:
             answer = _by_torch(module)
         else:
             answer = self._exported(version.name)
-        return Model(version.name, version.hash, signature, answer)
+        return Model(version.name, version.hash, signature, answer, steady=self.runtime == "onnx")
 
     def _bundle(self, folder: Path) -> Model:
         from fl.bundle import open_bundle
         from fl.serving.model import Model
 
         bundle = open_bundle(folder)
-        if "onnx" in bundle.manifest["formats"]:
+        steady = "onnx" in bundle.manifest["formats"]
+        if steady:
             from fl.onnx_session import read
 
             answer = read(bundle.path("onnx"))
         else:
             answer = _by_torch(bundle.module())
-        return Model(bundle.id[:12], bundle.id, bundle.signature, answer)
+        return Model(bundle.id[:12], bundle.id, bundle.signature, answer, steady=steady)
 
     def _exported(self, version: str) -> Predict:
         """The version by onnxruntime: exported first, and proved against the model on its test examples."""

@@ -7,6 +7,7 @@ began. Nobody waits for company on an idle server unless ``wait_seconds`` says s
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,6 +16,9 @@ import numpy as np
 
 from fl.parameters import Array
 from fl.serving.model import Model
+
+AT_ONCE_SECONDS = 0.001
+"""A steady model's call that takes less is made where requests are read: another thread would cost more than that."""
 
 
 class Overloaded(Exception):
@@ -31,7 +35,7 @@ class _Asked:
 
 @dataclass(eq=False)
 class Batcher:
-    """Calls models, one call at a time, in a thread of its own.
+    """Calls models, one call at a time: in a thread of its own, unless that is more trouble than the call.
 
     most_rows     of a call; a larger request is a call by itself
     most_waiting  rows in the queue; what would be more is refused
@@ -46,6 +50,7 @@ class Batcher:
     _rows: int = 0
     _thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="model"))
     _running: asyncio.Task[None] | None = None
+    _last: tuple[Model | None, int, float] = (None, 1, 0.0)  # the call before: of which model, rows, seconds
 
     @property
     def waiting(self) -> int:
@@ -83,6 +88,8 @@ class Batcher:
             while self._queue:
                 if self.wait_seconds:
                     await self._gather(loop)
+                else:
+                    await self._arrived()
                 together = self._next()
                 if together:
                     self.calls += 1
@@ -94,6 +101,13 @@ class Batcher:
         ends = self._queue[0].at + self.wait_seconds
         while self._rows < self.most_rows and (left := ends - loop.time()) > 0:
             await asyncio.sleep(min(left, self.wait_seconds / 4))
+
+    async def _arrived(self) -> None:
+        """Let those requests in that are being read at this moment."""
+        before = 0
+        while before < self._rows < self.most_rows:
+            before = self._rows
+            await asyncio.sleep(0)
 
     def _next(self) -> list[_Asked]:
         """Requests for one model, in their order, that nobody has given up meanwhile."""
@@ -111,9 +125,13 @@ class Batcher:
         return together
 
     async def _call(self, loop: asyncio.AbstractEventLoop, together: list[_Asked]) -> None:
+        model = together[0].model
         inputs = together[0].inputs if len(together) == 1 else np.concatenate([one.inputs for one in together])
         try:
-            answers = await loop.run_in_executor(self._thread, together[0].model.answer, inputs)
+            if self._is_short(model, len(inputs)):
+                answers = self._timed(model, inputs)
+            else:
+                answers = await loop.run_in_executor(self._thread, self._timed, model, inputs)
         except Exception as error:  # noqa: BLE001  whatever a model raises is the answer to those who asked
             for one in together:
                 if not one.answer.done():
@@ -125,3 +143,13 @@ class Batcher:
             if not one.answer.done():
                 one.answer.set_result(answers[start:end])
             start = end
+
+    def _is_short(self, model: Model, rows: int) -> bool:
+        known, rows_before, seconds = self._last
+        return model.steady and known is model and seconds * max(1.0, rows / rows_before) < AT_ONCE_SECONDS
+
+    def _timed(self, model: Model, inputs: Array) -> Array:
+        began = time.perf_counter()
+        answers = model.answer(inputs)
+        self._last = model, len(inputs), time.perf_counter() - began
+        return answers

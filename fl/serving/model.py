@@ -23,12 +23,14 @@ class Model:
     hash       of the version: the same hash, the same answers
     signature  what goes in and comes out
     answer     (N, *input_shape) in input_dtype, scaled, to the raw outputs (N, ...); called by one thread at a time
+    steady     how long it answers depends on N alone, and it cannot hang: an ONNX file, and no code of anybody's
     """
 
     version: str
     hash: str
     signature: Signature
     answer: Callable[[Array], Array]
+    steady: bool = False
 
     @property
     def output_shape(self) -> tuple[int, ...]:

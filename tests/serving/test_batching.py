@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -136,3 +137,27 @@ def test_one_that_was_given_up_costs_no_call() -> None:
 
     asyncio.run(main())
     assert calls == [1, 1]
+
+
+def test_a_short_call_of_a_steady_model_is_made_where_the_requests_are_read() -> None:
+    where: list[int] = []
+
+    def answer(inputs: np.ndarray, pause: float = 0.0) -> np.ndarray:
+        where.append(threading.get_ident())
+        time.sleep(pause)
+        return inputs
+
+    quick = Model("v", "h", SIGNATURE, answer, steady=True)
+    slow = Model("v", "h", SIGNATURE, lambda inputs: answer(inputs, 0.01), steady=True)
+    unknown = Model("v", "h", SIGNATURE, answer)
+
+    async def main() -> None:
+        for model in (quick, slow, unknown):
+            for _ in range(3):
+                await batcher.ask(model, rows(1))
+
+    batcher = Batcher()
+    asyncio.run(main())
+    batcher.close()
+    here = [one == threading.get_ident() for one in where]
+    assert here == [False, True, True, False, False, False, False, False, False]
