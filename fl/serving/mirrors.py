@@ -27,7 +27,8 @@ AGREES_WITHIN = 0.01
 """Of a regression: answers agree that differ by at most this share of the champion's, or by this near 0."""
 
 START_SECONDS = 60.0
-MOST_PAUSE_SECONDS = 60.0
+FIRST_PAUSE_SECONDS, MOST_PAUSE_SECONDS = 4.0, 60.0
+"""Between two starts of a process that fails: each start costs seconds of a core."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Mirror:
         regression: bool,
         most_rows: int = 64,
         most_waiting: int = 256,
-        answer_seconds: float = 5.0,
+        answer_seconds: float = 2.0,
     ) -> None:
         self.arm, self.version, self.name = arm, version, version[:12]
         self.compared = 0
@@ -102,7 +103,7 @@ class Mirror:
     # --- the thread
 
     def _run(self) -> None:
-        pause = 1.0
+        pause = FIRST_PAUSE_SECONDS
         while not self._ending.is_set():
             try:
                 with _Process(self._load, self.version) as process:
@@ -110,7 +111,7 @@ class Mirror:
                     while not self._ending.is_set():
                         if together := self._gathered():
                             self._compare(process, together)
-                            pause, self.trouble = 1.0, ""
+                            pause, self.trouble = FIRST_PAUSE_SECONDS, ""
                         else:
                             time.sleep(0.02)
             except _Failed as error:
