@@ -36,16 +36,13 @@ def prepare_data(
     centre: Path,
     devices: Path,
     recipe: str | None = None,
-    beside: bool = False,
 ) -> Prepared:
     """Partition ``dataset`` as the settings say, and write the server's part and the devices'.
 
     ``recipe``: what was fitted to the same data of ``dataset.recipe``, where that is known; else it is fitted here.
-    ``beside``: the picture is drawn while this process goes on; ``fl.data.picture.drawn`` waits for it.
     """
     from experiments.recipes import fit_prepared, recipe_of
     from fl.cohorts import unseen_clients
-    from fl.data.picture import draw_beside, draw_partition
     from fl.data.prepare import prepare
 
     entries = recipe_of(settings, dataset)
@@ -70,7 +67,6 @@ def prepare_data(
         never_trained=partial(unseen_clients, settings.get("unseen_clients"), seed=int(settings["seed"])),
         centre_dir=centre,
         devices_dir=devices,
-        draw=draw_beside if beside else draw_partition,
     )
     return fit_prepared(settings, entries, prepared, fitted=recipe) if entries else prepared
 

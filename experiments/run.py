@@ -66,8 +66,7 @@ def _run(config: Mapping[str, Any], run_dir: Path, began: float, *, until: int |
     from clients.flower_internals import begin_run, server_context
     from clients.setting import open_setting
     from experiments import engine as engines
-    from fl.data.centre import PICTURE, open_centre
-    from fl.data.picture import drawn
+    from fl.data.centre import open_centre
     from fl.registry import Registry
     from fl.run_config import flatten
     from server.app import app, check
@@ -114,7 +113,6 @@ def _run(config: Mapping[str, Any], run_dir: Path, began: float, *, until: int |
         engine, setting, values, run_id=run_id, partitions=partitions, states=states, quarantined=away
     ) as grid:
         app(grid, server_context(begin_run(run_id), flatten({**values, "run": run})))
-    drawn(centre / PICTURE, wait=True)
 
 
 def _prepare(config: Mapping[str, Any], run_dir: Path, *, centre: Path, partitions: Path) -> dict[str, Any]:
@@ -133,6 +131,6 @@ def _prepare(config: Mapping[str, Any], run_dir: Path, *, centre: Path, partitio
             known.unlink()
         else:
             return facts
-    prepared = prepare_data(config, load_data(config), centre=centre, devices=partitions, beside=True)
+    prepared = prepare_data(config, load_data(config), centre=centre, devices=partitions)
     note_prepared(run_dir, num_clients=prepared.num_clients, picture=prepared.picture)
     return dict(read_json(known))

@@ -31,6 +31,7 @@ FLOORS: dict[str, tuple[int, int]] = {
     "fl.errors": (0, 1),
     "fl.faults": (0, 2),
     "fl.parameters": (0, 2),
+    "fl.drawing": (0, 1),
     "fl.plain": (0, 1),
     "fl.seeds": (0, 2),
     "fl.decisions": (0, 2),

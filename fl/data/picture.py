@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-import pickle
-import subprocess
-import sys
+import colorsys
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from PIL import Image, ImageDraw
 
+from fl.drawing import BACKGROUND, INK, PALE, font_of, png, short, upright
 from fl.parameters import Array
 
 MAX_BARS = 100
 _NAMED_CLASSES = 20
-_GREY = "#5b6770"
+_GREY = (91, 103, 112)
+_HUES = (
+    (31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40), (148, 103, 189),
+    (140, 86, 75), (227, 119, 194), (127, 127, 127), (188, 189, 34), (23, 190, 207),
+)  # fmt: skip
+"""Ten colours that are told apart easily (Tableau's)."""
+
+WIDTH, HEIGHT = 1100, 460
+LEFT, TOP, BOTTOM = 80, 42, 402
+"""Where the bars are, in pixels; what is right of them depends on the legend."""
 
 
 def shown_clients(num_clients: int) -> Array:
@@ -37,108 +44,83 @@ def draw_partition(
     """Write a PNG of stacked bars. ``counts`` (bars, classes) are examples; one class draws plain bars.
 
     ``clients`` are the ids of the bars, in ascending order, out of ``num_clients``. Up to 20 classes get a legend, more
-    a colour bar.
+    a bar of colours.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.collections import PolyCollection
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Patch
-
     num_bars, num_classes = counts.shape
-    figure = Figure(figsize=(10, 4.2), dpi=110)
-    FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.07, 0.13, 0.91 if num_classes == 1 else 0.79, 0.78))
+    image = Image.new("RGB", (WIDTH, HEIGHT), BACKGROUND)
+    draw = ImageDraw.Draw(image)
     colours = _colours(num_classes)
-    # One collection of rectangles: bars and an automatic layout take ten times as long.
-    bar, label = np.nonzero(counts)
-    axes.add_collection(PolyCollection(list(_rectangles(counts)[bar, label]), facecolors=colours[label]), autolim=False)
-    axes.set_xlim(-0.7, num_bars - 0.3)
-    axes.set_ylim(0, 1.05 * max(1, counts.sum(axis=1).max()))
+    right = WIDTH - 20 if num_classes == 1 else WIDTH - 175
+    highest = 1.05 * max(1, int(counts.sum(axis=1).max()))
+    draw.text((LEFT, TOP - 20), title, fill=INK, font=font_of(16), anchor="lm")
+    _scale(image, draw, highest)
+    step = (right - LEFT) / num_bars
+    gap = 0.1 * step if num_bars <= 40 else 0.04 * step
+    edges = BOTTOM - np.round(counts.cumsum(axis=1) * (BOTTOM - TOP) / highest).astype(int)
+    for bar, label in np.argwhere(counts):
+        low = BOTTOM if label == 0 else int(edges[bar, label - 1])
+        high = int(edges[bar, label])
+        if high < low:
+            left = LEFT + bar * step
+            draw.rectangle((round(left + gap), high, round(left + step - gap) - 1, low - 1), fill=colours[label])
+    draw.line((LEFT, TOP, LEFT, BOTTOM, right, BOTTOM), fill=PALE)
     ticks = np.unique(np.linspace(0, num_bars - 1, min(num_bars, 20)).round().astype(int))
-    axes.set_xticks(ticks, [str(clients[t]) for t in ticks])
-    axes.set_xlabel("client" if num_bars == num_clients else f"client ({num_bars} of {num_clients:,} shown)")
-    axes.set_ylabel("examples")
-    axes.set_title(title, loc="left", fontsize=11)
-    axes.spines[["top", "right"]].set_visible(False)
+    for tick in ticks:
+        middle = round(LEFT + (tick + 0.5) * step)
+        draw.line((middle, BOTTOM, middle, BOTTOM + 4), fill=PALE)
+        draw.text((middle, BOTTOM + 14), str(clients[tick]), fill=INK, font=font_of(12), anchor="mm")
+    named = "client" if num_bars == num_clients else f"client ({num_bars} of {num_clients:,} shown)"
+    draw.text(((LEFT + right) // 2, BOTTOM + 38), named, fill=PALE, font=font_of(13), anchor="mm")
     if 1 < num_classes <= _NAMED_CLASSES:
-        names = [name[:14] for name in class_names] or [str(c) for c in range(num_classes)]
-        swatches = [Patch(color=colour) for colour in colours]
-        axes.legend(
-            swatches, names, title=legend, loc="upper left", bbox_to_anchor=(1.0, 1.02), fontsize=8, frameon=False
-        )
+        names = list(map(short, class_names)) or list(map(str, range(num_classes)))
+        _legend(draw, right + 18, colours, names, legend)
     elif num_classes > 1:
-        _colour_bar(figure, num_classes, legend)
+        _colour_bar(draw, right + 24, colours, legend)
     draft = path.with_name(f".{path.name}.tmp")
-    figure.savefig(draft, format="png", metadata={"Software": None})
+    draft.write_bytes(png(image))
     draft.replace(path)
 
 
-_BEING_DRAWN: dict[Path, subprocess.Popen[bytes]] = {}
-"""Pictures that processes of this one draw, and these processes."""
-
-MOST_SECONDS = 60.0
-
-
-def draw_beside(path: Path, counts: Array, **more: Any) -> None:
-    """``draw_partition`` in a process of its own: half a second that nobody who is to train has to wait for.
-
-    Nearly all of that is importing matplotlib: a process that has it draws at once, and here. Where the other process
-    fails there is no picture, and a run is none the worse.
-    """
-    if "matplotlib.figure" in sys.modules:
-        draw_partition(path, counts, **more)
-        return
-    drawing = subprocess.Popen([sys.executable, "-m", __name__], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    assert drawing.stdin
-    with suppress(BrokenPipeError), drawing.stdin as pipe:
-        pickle.dump((path, counts, more), pipe)
-    _BEING_DRAWN[path.resolve()] = drawing
+def _scale(image: Image.Image, draw: ImageDraw.ImageDraw, highest: float) -> None:
+    """Round numbers of examples beside the bars, at most seven."""
+    power = 10.0 ** np.floor(np.log10(highest / 5))
+    step = max(1, round(power * next(k for k in (1, 2, 5, 10) if highest / (k * power) <= 7)))
+    for number in range(0, int(highest) + 1, step):
+        y = round(BOTTOM - number * (BOTTOM - TOP) / highest)
+        draw.line((LEFT - 4, y, LEFT, y), fill=PALE)
+        draw.text((LEFT - 9, y), f"{number:,}", fill=INK, font=font_of(12), anchor="rm")
+    upright(image, "examples", font_of(13), middle=14, top=(TOP + BOTTOM) // 2 - 30, fill=PALE)
 
 
-def drawn(path: Path, *, wait: bool) -> bytes | None:
-    """The picture; None where there is none, or without ``wait`` none yet."""
-    if (drawing := _BEING_DRAWN.get(path.resolve())) is not None:
-        try:
-            drawing.wait(MOST_SECONDS if wait else 0)
-        except subprocess.TimeoutExpired:
-            if not wait:
-                return None
-            drawing.kill()
-            drawing.wait()
-        del _BEING_DRAWN[path.resolve()]
-    return path.read_bytes() if path.is_file() else None
-
-
-def _rectangles(counts: Array) -> Array:
-    """Corners (bars, classes, 4, 2) of the stacked rectangles."""
-    num_bars, num_classes = counts.shape
-    half = 0.4 if num_bars <= 40 else 0.46
-    top = counts.cumsum(axis=1)
-    x = np.arange(num_bars)[:, None, None] + np.array([-half, half, half, -half])
-    y = np.stack([top - counts, top - counts, top, top], axis=-1)
-    return np.stack([np.broadcast_to(x, (num_bars, num_classes, 4)), y], axis=-1)
-
-
-def _colours(num_classes: int) -> Array:
-    """A colour (4,) a class: told apart by hue up to 20, in order above."""
-    from matplotlib import colormaps
-    from matplotlib.colors import to_rgba
-
+def _colours(num_classes: int) -> list[tuple[int, int, int]]:
+    """A colour a class: told apart by hue up to 20, in order of the rainbow above."""
     if num_classes == 1:
-        return np.array([to_rgba(_GREY)])
+        return [_GREY]
+    if num_classes <= len(_HUES):
+        return list(_HUES[:num_classes])
     if num_classes <= _NAMED_CLASSES:
-        return np.asarray(colormaps["tab10" if num_classes <= 10 else "tab20"](np.arange(num_classes)))
-    return np.asarray(colormaps["turbo"](np.linspace(0, 1, num_classes)))
+        pale = [((r + 255) // 2, (g + 255) // 2, (b + 255) // 2) for r, g, b in _HUES]
+        return [colour for pair in zip(_HUES, pale, strict=True) for colour in pair][:num_classes]
+    rainbow = (colorsys.hsv_to_rgb(0.72 * (1 - k / (num_classes - 1)), 0.75, 0.9) for k in range(num_classes))
+    return [(round(255 * r), round(255 * g), round(255 * b)) for r, g, b in rainbow]
 
 
-def _colour_bar(figure: Any, num_classes: int, legend: str) -> None:
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
+def _legend(
+    draw: ImageDraw.ImageDraw, left: int, colours: Sequence[tuple[int, int, int]], names: Sequence[str], title: str
+) -> None:
+    draw.text((left, TOP + 4), title, fill=PALE, font=font_of(13), anchor="lm")
+    for place, (colour, name) in enumerate(zip(colours, names, strict=True)):
+        y = TOP + 24 + 17 * place
+        draw.rectangle((left, y - 5, left + 14, y + 5), fill=colour)
+        draw.text((left + 22, y), name, fill=INK, font=font_of(12), anchor="lm")
 
-    axes = figure.add_axes((0.88, 0.13, 0.015, 0.78))
-    figure.colorbar(ScalarMappable(Normalize(0, num_classes - 1), "turbo"), cax=axes, label=legend)
 
-
-if __name__ == "__main__":  # what draw_beside starts, and sends what is to be drawn
-    _path, _counts, _more = pickle.load(sys.stdin.buffer)  # noqa: S301  from a process of our own
-    draw_partition(_path, _counts, **_more)
+def _colour_bar(draw: ImageDraw.ImageDraw, left: int, colours: Sequence[tuple[int, int, int]], title: str) -> None:
+    draw.text((left, TOP + 4), title, fill=PALE, font=font_of(13), anchor="lm")
+    top, last = TOP + 24, len(colours) - 1
+    for y in range(top, BOTTOM):
+        share = (BOTTOM - 1 - y) / (BOTTOM - 1 - top)
+        draw.line((left, y, left + 16, y), fill=colours[round(share * last)])
+    for k in range(5):
+        y = round(BOTTOM - 1 - k / 4 * (BOTTOM - 1 - top))
+        draw.text((left + 24, y), str(round(k / 4 * last)), fill=INK, font=font_of(12), anchor="lm")

@@ -75,7 +75,6 @@ def prepare(
     quarantine: Path | None = None,
     fold: Fold | None = None,
     never_trained: Callable[[int], tuple[int, ...]] = lambda num_clients: (),
-    draw: Callable[..., None] = draw_partition,
 ) -> Prepared:
     """Partition ``dataset`` and write everything; see the module.
 
@@ -90,7 +89,6 @@ def prepare(
                        natural clients the server gets no row either
     quarantine         a file of clients that are left out, rows and all; the others are numbered anew
     fold               what cross-validation leaves out; see fl/data/folds.py
-    draw               has the picture drawn: ``draw_partition``, or ``draw_beside``
 
     The fingerprint is of the data and of every choice here, and the same in the store and in the centre.
     Raises BadInput, by key, before anything is written.
@@ -187,7 +185,7 @@ def prepare(
     centre_dir.mkdir(parents=True, exist_ok=True)
     clients, counts = _labels_a_client(devices_dir, arranged, num_left, signature)
     title = f"{dataset.name}, {partition}"
-    _draw(draw, centre_dir / PICTURE, counts, clients, num_left, title, signature)
+    _draw(centre_dir / PICTURE, counts, clients, num_left, title, signature)
     facts = {
         "partition": partition,
         "partition_options": {name: str(value) for name, value in partition_options.items()},
@@ -291,7 +289,6 @@ def _labels_a_client(
 
 
 def _draw(
-    draw: Callable[..., None],
     path: Path,
     counts: Array,
     clients: Array,
@@ -301,7 +298,7 @@ def _draw(
 ) -> None:
     shown = shown_clients(num_clients)
     classes = signature.task == "classification"
-    draw(
+    draw_partition(
         path,
         counts[np.searchsorted(clients, shown)],
         clients=shown,

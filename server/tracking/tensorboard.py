@@ -20,7 +20,6 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.plugins.custom_scalar.metadata import CONFIG_SUMMARY_TAG
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 
-from fl.data.picture import drawn
 from fl.plain import plain
 from server.pictures import confusion_picture
 from server.records import RoundRecord, RunRecord, RunSummary
@@ -90,7 +89,6 @@ class TensorBoardObserver:
         self._run: RunRecord | None = None
         self._path: Path | None = None
         self._described: set[str] = set()
-        self._to_show: Path | None = None
 
     def on_start(self, run: RunRecord) -> None:
         kept: set[int] = set()
@@ -105,8 +103,9 @@ class TensorBoardObserver:
         self._path = events.begin(run.run_dir / FOLDER, keep=of_an_earlier_round)
         for value in run_values(run):
             events.append(self._path, [value], step=0)
-        self._to_show = run.partition_picture
-        self._show_partition(wait=False)
+        if run.partition_picture and run.partition_picture.is_file():
+            png, about = run.partition_picture.read_bytes(), "Examples of each class on each client."
+            events.append(self._path, [summaries.picture(PARTITION_TAG, png, description=about)], step=0)
         for record in run.earlier:
             if record.round not in kept:  # the file was damaged there
                 self.on_round(record)
@@ -120,20 +119,11 @@ class TensorBoardObserver:
         for value in values:
             self._describe(value)
         events.append(self._path, values, step=record.round)
-        self._show_partition(wait=False)
 
     def on_end(self, summary: RunSummary) -> None:
         assert self._path, "on_start comes first"
-        self._show_partition(wait=True)
         events.append(self._path, [summaries.session_end(succeeded=SUCCEEDED.get(summary.status))], step=0)
         events.sync(self._path)
-
-    def _show_partition(self, *, wait: bool) -> None:
-        """The picture of the partition is drawn while the first rounds train."""
-        if self._to_show and self._path and (png := drawn(self._to_show, wait=wait)):
-            value = summaries.picture(PARTITION_TAG, png, description="Examples of each class on each client.")
-            events.append(self._path, [value], step=0)
-            self._to_show = None
 
     def _describe(self, value: Value) -> None:
         """TensorBoard takes the description of a tag from its first value alone."""

@@ -20,7 +20,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from fl.data.picture import draw_beside
 from fl.errors import BadInput
 from fl.metrics import Confusion, quantiles
 from fl.signature import Signature
@@ -334,20 +333,6 @@ def test_odd_update_norms_do_not_stop_a_run(tmp_path, norms):
     observer.on_start(run_record(tmp_path))
     observer.on_round(round_record(1, update_norms=norms))
     assert accumulated(tmp_path).Tags()["histograms"] == (["clients/update_norm"] if norms else [])
-
-
-def test_a_picture_that_is_still_being_drawn_is_shown_when_it_is_there(tmp_path, monkeypatch):
-    monkeypatch.delitem(sys.modules, "matplotlib.figure", raising=False)  # who has it draws at once
-    picture = tmp_path / "partition.png"
-    draw_beside(picture, np.array([[3, 1], [2, 2]]), clients=np.arange(2), num_clients=2, title="two clients")
-    observer = tensorboard.TensorBoardObserver()
-    observer.on_start(run_record(tmp_path, partition_picture=picture))  # the interpreter that draws has just begun
-    assert "data/partition" not in accumulated(tmp_path).Tags()["images"]
-    observer.on_round(round_record(1))
-    observer.on_end(run_summary())
-    (image,) = accumulated(tmp_path).Images("data/partition")
-    assert (image.step, image.encoded_image_string) == (0, picture.read_bytes())
-    assert [event.step for event in accumulated(tmp_path).Scalars("train/loss")] == [1]  # which the earlier step keeps
 
 
 def test_the_config_is_readable_text_and_the_partition_picture_is_an_image(tmp_path):
