@@ -27,6 +27,8 @@ AGREES_WITHIN = 0.01
 """Of a regression: answers agree that differ by at most this share of the champion's, or by this near 0."""
 
 START_SECONDS = 60.0
+GATHER_SECONDS = 0.02
+"""Between two hand-overs: a request at a time, the shadow would wake as often as the server, beside it."""
 FIRST_PAUSE_SECONDS, MOST_PAUSE_SECONDS = 4.0, 60.0
 """Between two starts of a process that fails: each start costs seconds of a core."""
 
@@ -112,8 +114,8 @@ class Mirror:
                         if together := self._gathered():
                             self._compare(process, together)
                             pause, self.trouble = FIRST_PAUSE_SECONDS, ""
-                        else:
-                            time.sleep(0.02)
+                        if len(self._queue) < self._most_rows:
+                            time.sleep(GATHER_SECONDS)
             except _Failed as error:
                 self.trouble = str(error)
                 self.failures += 1
