@@ -112,6 +112,8 @@ def main(grid: Grid, context: Context) -> None:
         commit=history.commit,
         observer=observer,
     )
+    if _devices_keep(settings):  # what they had before the last round but one is gone, and a killed run may need it
+        loop.may_wait_bytes = 0
     record = RunRecord(
         run_id=history.run_id,
         run_dir=run_dir,
@@ -252,6 +254,11 @@ def _finish(
             extra={"seeding": seeding, "phases": totals.seconds, **extra},
         )
     )
+
+
+def _devices_keep(settings: Mapping[str, Any]) -> bool:
+    """Whether devices keep something between rounds: their models, or what the algorithm has them keep."""
+    return bool(settings["client"].get("personal")) or load_algorithm(settings["algorithm"]).keeps_client_state
 
 
 def _is_fold(settings: Mapping[str, Any]) -> bool:

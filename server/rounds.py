@@ -39,9 +39,6 @@ from server.strategy import AlgorithmStrategy, wait_for_nodes
 
 T = TypeVar("T")
 
-MOST_WAITING_BYTES = 2**26
-"""Of parameters of rounds that are trained and not committed yet."""
-
 LOWER_IS_BETTER = ("loss", "mse", "rmse", "mae", "perplexity")
 
 
@@ -121,6 +118,7 @@ class RoundLoop:
     grown             the model's arrays change their shapes from round to round: what keeps some from being its arrays
     pack_state        takes hold of the strategy's state, which the next round changes
     commit            makes rounds versions, durably and in their order
+    may_wait_bytes    of parameters of rounds that are trained and not committed; 0: one round, whatever its size
     frozen            names of arrays that no round changes, whatever a strategy makes of their zero updates
     known             node -> client, of real SuperNodes, which say themselves whose devices they are
     """
@@ -136,6 +134,7 @@ class RoundLoop:
     pack_state: Callable[[], bytes | None]
     commit: Callable[[Sequence[Closing]], Sequence[Version]]
     observer: Observer
+    may_wait_bytes: int = 2**26
     frozen: tuple[str, ...] = ()
     known: dict[int, int] = field(default_factory=dict)
     background: Background[Closing, tuple[RoundRecord, Parameters]] = field(init=False)
@@ -242,7 +241,7 @@ class RoundLoop:
         """The end of every round, 0 included: it is measured, committed and told of beside the training of the next.
 
         Where that takes longer than the training, rounds wait and are committed together: as many at the most as take
-        MOST_WAITING_BYTES, and in their order, so that none is durable before the one before it.
+        ``may_wait_bytes``, and in their order, so that none is durable before the one before it.
         """
         due = self._due(self.options.evaluate_every, round) or round in (0, self.options.num_rounds)
         beside = due and self.evaluates_beside and self.options.stop_metric is None
@@ -262,7 +261,7 @@ class RoundLoop:
                 **measured,
                 "seconds": clock.read(),
             }
-            self.background.most = max(1, MOST_WAITING_BYTES // max(1, num_bytes(parameters)))
+            self.background.most = max(1, self.may_wait_bytes // max(1, num_bytes(parameters)))
             self.background.start(Closing(round, parameters, state, facts))
             if self.options.stop_metric is not None:
                 self._settle(totals, wait=True)

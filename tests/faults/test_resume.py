@@ -46,6 +46,19 @@ def test_killed_twice_at_any_write_a_run_goes_on_to_the_same_bits(
         same(Path(run["run_dir"]), Path(whole["run_dir"]))
 
 
+@pytest.mark.parametrize("case", ["scaffold", "personal"])
+def test_devices_still_have_what_they_had_before_the_rounds_that_a_kill_took(
+    case: str, driver: Driver, alone: Settings, same: Same, write: Write
+) -> None:
+    """A device keeps a few states, and many rounds could be trained while the first of them waits to be committed."""
+    short = ("evaluate_every=null", "evaluate_clients_every=null", "server.tensorboard=false", "num_rounds=40")
+    run, whole = (alone(*CASES[case], *short, name=name) for name in ("killed", "whole"))
+    assert driver(settings=write(whole))["status"] == 0
+    assert driver(settings=write(run), fault="registry.blob.begin#20=kill")["status"] == -signal.SIGKILL
+    resume(Path(run["run_dir"]))
+    same(Path(run["run_dir"]), Path(whole["run_dir"]))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_killed_at_every_write(case: str, driver: Driver, alone: Settings, same: Same, write: Write) -> None:
