@@ -20,7 +20,7 @@ from flwr.serverapp.strategy import Strategy
 
 from fl import wire
 from fl.decisions import Action
-from fl.errors import StoppedByFaults
+from fl.errors import StoppedByFaults, StorageFailed
 from fl.metrics import Confusion, Statistics, values
 from fl.models.tasks import derived
 from fl.parameters import Parameters, cast, not_finite, num_bytes
@@ -213,9 +213,8 @@ class RoundLoop:
                     parameters = self._in_dtype(aggregated, start) | {name: start[name] for name in self.frozen}
                     if name := not_finite(parameters):
                         why = f"their aggregate diverged: array {name!r} holds a NaN or an infinity"
-                        raise StoppedByFaults(
-                            round=round, asked=counted.asked, answered=counted.answered, reasons=[why]
-                        )
+                        answers = {"asked": counted.asked, "answered": counted.answered}
+                        raise StoppedByFaults(round=round, **answers, reasons=[why])
                     return parameters, _with_failed_tries(counted, before), down
             before.append(counted)
         last = before[-1]
@@ -240,8 +239,7 @@ class RoundLoop:
     def _close(self, totals: Totals, round: int, parameters: Parameters, clock: Clock, **more: Any) -> None:
         """The end of every round, 0 included: it is measured, committed and told of beside the training of the next.
 
-        Where that takes longer than the training, rounds wait and are committed together: as many at the most as take
-        ``may_wait_bytes``, and in their order, so that none is durable before the one before it.
+        Rounds that wait are committed together, and in their order: none is durable before the one before it.
         """
         due = self._due(self.options.evaluate_every, round) or round in (0, self.options.num_rounds)
         beside = due and self.evaluates_beside and self.options.stop_metric is None
@@ -272,11 +270,14 @@ class RoundLoop:
         try:
             known = [one if "metrics" in one.facts else self._measured(one) for one in closings]
             versions = self.commit(known)
-        except Exception:  # whatever it is, it is the fault of one of them: those before it become versions
+        except Exception as error:  # whatever it is, it is the fault of one of them: those before it become versions
             if len(closings) == 1:
                 raise
             for one in closings:
-                yield from self._commit([one])
+                try:
+                    yield from self._commit([one])
+                except StorageFailed:  # what a disk says next is not what was wrong with it first
+                    raise error from None
             return
         took = (time.perf_counter() - began) / len(closings)
         for one, version in zip(known, versions, strict=True):
