@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import orjson
 
 from fl.parameters import Array
 
@@ -66,54 +69,81 @@ def hash_user(user: str, salt: bytes) -> str:
     return hashlib.blake2b(user.encode(errors="surrogatepass"), key=salt, digest_size=8).hexdigest()
 
 
-def lines_of(records: Sequence[Record], salt: bytes) -> list[dict[str, Any]]:
-    """The JSON values of records, by the names of COLUMNS; who asked is hashed, and what is large is sketched."""
-    lines = [_values(record, salt) for record in records]
+def lines_of(records: Sequence[tuple[int, Record]], *, server: str, salt: bytes) -> bytes:
+    """The lines of numbered records of a server; who asked is hashed, and what is large is sketched."""
+    sketches = _sketches_of([record for _, record in records])
+    return b"".join(
+        _line(
+            {
+                "server": server,
+                "number": number,
+                "kind": one.kind,
+                "id": one.id,
+                "time": one.time,
+                "user": None if one.user is None else hash_user(one.user, salt),
+                "context": one.context,
+                "model": one.model,
+                "version": one.version,
+                "release": one.release,
+                "arm": one.arm,
+                "status": one.status,
+                "seconds": one.seconds,
+                "rows": None if one.inputs is None else len(one.inputs),
+                "inputs": _few(one.inputs),
+                "inputs_sketch": sketch,
+                "outputs": _few(one.outputs),
+                "places": None if one.places is None else one.places.reshape(-1)[:MOST_VALUES],
+                "reward": one.reward,
+            }
+        )
+        for (number, one), sketch in zip(records, sketches, strict=True)
+    )
+
+
+def _few(values: Array | None) -> Array | None:
+    """Row by row, unless there are more than MOST_VALUES."""
+    return None if values is None or values.size > MOST_VALUES else values.reshape(-1)
+
+
+def _line(values: dict[str, Any]) -> bytes:
+    """As JSON; no number stands in for one that is not finite."""
+    try:
+        return orjson.dumps(values, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY)
+    except TypeError:  # a text that no UTF-8 can say
+        plain = {name: _numbers(value) if isinstance(value, np.ndarray) else value for name, value in values.items()}
+        return json.dumps(plain, separators=(",", ":")).encode() + b"\n"
+
+
+def _numbers(values: Array) -> list[float | None]:
+    return [value if math.isfinite(value) else None for value in values.tolist()]
+
+
+def _sketches_of(records: Sequence[Record]) -> list[dict[str, float] | None]:
+    """Of each record's inputs, where they are large; those of a size at once."""
+    found: list[dict[str, float] | None] = [None] * len(records)
     large: dict[int, list[int]] = {}
     for place, record in enumerate(records):
         if record.inputs is not None and record.inputs.size > MOST_VALUES:
             large.setdefault(record.inputs.size, []).append(place)
-    for places in large.values():
-        inputs = np.stack([records[place].inputs.reshape(-1) for place in places])  # type: ignore[union-attr]
-        for place, sketch in zip(places, _sketches(inputs), strict=True):
-            lines[place]["inputs_sketch"] = sketch
-    return lines
-
-
-def _values(record: Record, salt: bytes) -> dict[str, Any]:
-    """Of a record, but for a sketch."""
-    values = record._asdict()
-    values["user"] = None if record.user is None else hash_user(record.user, salt)
-    values["places"] = None if record.places is None else record.places.reshape(-1)[:MOST_VALUES].tolist()
-    inputs, outputs = values.pop("inputs"), values.pop("outputs")
-    if inputs is not None:
-        values["rows"] = len(inputs)
-        if inputs.size <= MOST_VALUES:
-            values["inputs"] = _numbers(inputs)
-    if outputs is not None and outputs.size <= MOST_VALUES:
-        values["outputs"] = _numbers(outputs)
-    return values
-
-
-def _numbers(values: Array) -> list[float | None]:
-    flat = values.reshape(-1)
-    found: list[float | None] = flat.tolist()
-    finite = np.isfinite(flat)
-    return found if finite.all() else [v if good else None for v, good in zip(found, finite, strict=True)]
+    for size, places in large.items():
+        inputs = np.concatenate([records[place].inputs for place in places], axis=None)
+        for place, sketch in zip(places, _sketches(inputs.reshape(-1, size)), strict=True):
+            found[place] = sketch
+    return found
 
 
 def _sketches(values: Array) -> list[dict[str, float]]:
     """Of each row (N, n), all at once: a call of NumPy for each took longer than the model's answer."""
-    rows = values.astype(np.float64)
-    if not np.isfinite(rows).all():
-        return [_sketch(row[np.isfinite(row)], row.size) for row in rows]
-    means = np.add.reduce(rows, axis=1) / rows.shape[1]
-    spread = rows - means[:, None]
+    if not np.isfinite(values).all():
+        return [_sketch(row[np.isfinite(row)], row.size) for row in values]
+    apart = values.astype(np.float64)
+    means = np.add.reduce(apart, axis=1) / values.shape[1]
+    apart -= means[:, None]
     columns = {
         "mean": means,
-        "deviation": np.sqrt(np.einsum("ij,ij->i", spread, spread) / rows.shape[1]),
-        "smallest": np.minimum.reduce(rows, axis=1),
-        "largest": np.maximum.reduce(rows, axis=1),
+        "deviation": np.sqrt(np.einsum("ij,ij->i", apart, apart) / values.shape[1]),
+        "smallest": np.minimum.reduce(values, axis=1),
+        "largest": np.maximum.reduce(values, axis=1),
     }
     names = ("missing", *columns)
     told = (column.tolist() for column in columns.values())

@@ -1,19 +1,15 @@
-"""The queue in front of the log, and the thread behind it."""
+"""What becomes of a record: its line, made where it is added, and the thread that writes lines."""
 
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import final
-
-import orjson
 
 from fl.files import writable_folder
 from fl.inference_log.counts import REFUSED, TAKEN, Counts
@@ -21,17 +17,22 @@ from fl.inference_log.files import bound, needs_duckdb, recover, to_parquet
 from fl.inference_log.records import Record, lines_of
 
 PORTION = 32
-"""Records that are written down in one go; between two goes those who answer have their turn."""
+"""Records whose lines are made at once. Their inputs are still in the processor's cache then; a thread that did it
+half a second later took twice as long, and those who answer waited for it as well.
+"""
+
+MOST_AT_ONCE = 64
+"""Portions that are written by one call: what a full disk can cost at once."""
 
 SALT_BYTES = 32
 
 
 @final
 class InferenceLog:
-    """One server's writer. ``add`` is called by one thread and never waits; everything else happens in another.
+    """One server's writer. ``add`` is called by one thread and never waits for the disk; another thread writes.
 
     flush_seconds    between two times of writing: what a kill can cost
-    most_waiting     records in the queue; what would be more is refused, and counted
+    most_waiting     records that are not written yet; what would be more is refused, and counted
     rotate_bytes, rotate_seconds   how large and how old a file becomes before it is made Parquet
     most_bytes       of all Parquet files of the folder; the oldest are removed
 
@@ -57,7 +58,10 @@ class InferenceLog:
         self.taken = self.refused = 0
         self.trouble = ""
         self._salt = _salt(folder)
-        self._queue: deque[tuple[int, Record]] = deque()
+        self._lock = threading.Lock()  # for a few instructions at a time: nobody waits behind it
+        self._waiting = 0
+        self._gathered: list[tuple[int, Record]] = []
+        self._lines: deque[tuple[int, bytes]] = deque()
         self.lost_before = recover(folder)
         self._counts = Counts(folder / f"{self.server}.count", own=True)
         self._part, self._file, self._opened = 0, -1, 0.0
@@ -66,13 +70,24 @@ class InferenceLog:
         self._thread.start()
 
     def add(self, record: Record) -> None:
-        """Take a record down. Never waits, never raises."""
+        """Take a record down. Never waits for the disk, never raises."""
         self.taken += 1
-        if len(self._queue) >= self.most_waiting:
+        with self._lock:
+            full = self._waiting >= self.most_waiting
+            if not full:
+                self._waiting += 1
+                self._gathered.append((self.taken, record))
+            portion = self._portion() if len(self._gathered) >= PORTION else None
+        if full:
             self._refuse(1)
-        else:
-            self._queue.append((self.taken, record))
+        if portion:
+            self._lines.append((len(portion), lines_of(portion, server=self.server, salt=self._salt)))
         self._counts.set(TAKEN, self.taken)
+
+    @property
+    def waiting(self) -> int:
+        """Records that are not written yet."""
+        return self._waiting
 
     def close(self) -> None:
         """Write what waits, as Parquet, and let the thread end."""
@@ -81,8 +96,14 @@ class InferenceLog:
         self._counts.close()
 
     def _refuse(self, records: int) -> None:
-        self.refused += records
+        with self._lock:
+            self.refused += records
         self._counts.set(REFUSED, self.refused)
+
+    def _portion(self) -> list[tuple[int, Record]]:
+        """What has gathered, taken away."""
+        portion, self._gathered = self._gathered, []
+        return portion
 
     # --- the thread
 
@@ -95,16 +116,21 @@ class InferenceLog:
         self._rotate()
 
     def _flush(self) -> None:
-        for _ in range(-(-len(self._queue) // PORTION)):
-            portion = [self._queue.popleft() for _ in range(min(PORTION, len(self._queue)))]
+        with self._lock:
+            rest = self._portion()
+        if rest:
+            self._lines.append((len(rest), lines_of(rest, server=self.server, salt=self._salt)))
+        while self._lines:
+            together = [self._lines.popleft() for _ in range(min(MOST_AT_ONCE, len(self._lines)))]
+            records = sum(count for count, _ in together)
             try:
-                self._append(b"".join(self._lines(portion)))
+                self._append(b"".join(lines for _, lines in together))
                 self.trouble = ""
             except OSError as error:  # a full disk costs records, and never an answer
-                self._refuse(len(portion))
+                self._refuse(records)
                 self.trouble = f"{self.folder}: {error.strerror}"
-            if not self._ending.is_set():
-                time.sleep(0.0005)
+            with self._lock:
+                self._waiting -= records
 
     def _append(self, content: bytes) -> None:
         if self._file < 0:
@@ -122,15 +148,6 @@ class InferenceLog:
     @property
     def _path(self) -> Path:
         return self.folder / f"{self.server}-{self._part:06d}.jsonl"
-
-    def _lines(self, portion: Sequence[tuple[int, Record]]) -> Iterator[bytes]:
-        told = lines_of([record for _, record in portion], self._salt)
-        for (number, _), known in zip(portion, told, strict=True):
-            values = {"server": self.server, "number": number, **known}
-            try:
-                yield orjson.dumps(values, option=orjson.OPT_APPEND_NEWLINE)
-            except TypeError:  # a text that no UTF-8 can say
-                yield json.dumps(values, separators=(",", ":")).encode() + b"\n"
 
     def _is_full(self) -> bool:
         age = time.monotonic() - self._opened

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import final
+from typing import NamedTuple, final
 
 from fl.serving.model import Unanswerable
 
@@ -12,8 +13,7 @@ MOST_LABELS = 64
 """Of one request whose labels are remembered."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(NamedTuple):
     """Who was answered, and what.
 
     release   the open release, "" without one; ``arm`` of it
@@ -32,27 +32,44 @@ class Answered:
 @final
 @dataclass(eq=False)
 class Answers:
-    """The last ``most`` answers; an older one is forgotten, and one that had its feedback stays, so as to say so."""
+    """The last ``most`` answers; an older one is forgotten, and one that had its feedback stays, so as to say so.
+
+    An answer is looked up only where there is feedback, so until then it stands in a queue: a place in a table of tens
+    of thousands is out of the processor's cache, and took longer to fill than all else that is done of an answer.
+    Ordered tables, because the oldest key of a plain one is found by stepping over all that were removed before it.
+    """
 
     most: int = 50_000
-    _by_id: dict[str, Answered] = field(default_factory=dict)
-    _rewarded: dict[str, None] = field(default_factory=dict)
+    _fresh: deque[tuple[str, Answered]] = field(init=False)
+    _by_id: OrderedDict[str, Answered] = field(default_factory=OrderedDict)
+    _rewarded: OrderedDict[str, None] = field(default_factory=OrderedDict)
+
+    def __post_init__(self) -> None:
+        self._fresh = deque(maxlen=self.most)
 
     def add(self, number: str, answer: Answered) -> None:
         """Remember an answer."""
-        if len(self._by_id) >= self.most:
-            del self._by_id[next(iter(self._by_id))]
-        self._by_id[number] = answer
+        self._fresh.append((number, answer))
 
     def find(self, number: str) -> Answered | None:
         """The answer to a request, by its id, None if it is unknown, forgotten, or had its feedback."""
+        self._sort_in()
         return self._by_id.get(number)
+
+    def _sort_in(self) -> None:
+        while self._fresh:
+            number, answer = self._fresh.popleft()
+            self._by_id[number] = answer
+            self._by_id.move_to_end(number)
+        while len(self._by_id) > self.most:
+            self._by_id.popitem(last=False)
 
     def settle(self, number: str) -> None:
         """Its feedback has come; it counts once."""
+        self._sort_in()
         self._by_id.pop(number, None)
         if len(self._rewarded) >= self.most:
-            del self._rewarded[next(iter(self._rewarded))]
+            self._rewarded.popitem(last=False)
         self._rewarded[number] = None
 
     def settled(self, number: str) -> bool:

@@ -51,6 +51,10 @@ class Batcher:
     _thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="model"))
     _running: asyncio.Task[None] | None = None
     _last: tuple[Model | None, int, float] = (None, 1, 0.0)  # the call before: of which model, rows, seconds
+    _beside: list[Batcher] = field(default_factory=list)  # all that requests of one server go to, this one included
+
+    def __post_init__(self) -> None:
+        self._beside.append(self)
 
     @property
     def waiting(self) -> int:
@@ -64,7 +68,7 @@ class Batcher:
 
     def another(self) -> Batcher:
         """One with the same bounds, for another model."""
-        return Batcher(self.most_rows, self.most_waiting, self.wait_seconds)
+        return Batcher(self.most_rows, self.most_waiting, self.wait_seconds, _beside=self._beside)
 
     async def ask(self, model: Model, inputs: Array) -> Array:
         """The model's answer to ``inputs``. Raises Overloaded where the queue is full, and what the model raises."""
@@ -80,6 +84,8 @@ class Batcher:
 
     def close(self, *, wait: bool = True) -> None:
         """Let the thread end; ``wait`` until it has."""
+        if self in self._beside:
+            self._beside.remove(self)
         self._thread.shutdown(wait=wait)
 
     async def _run(self) -> None:
@@ -103,10 +109,13 @@ class Batcher:
             await asyncio.sleep(min(left, self.wait_seconds / 4))
 
     async def _arrived(self) -> None:
-        """Let those requests in that are being read at this moment."""
+        """Let those requests in that are being read at this moment, by whichever model they are answered.
+
+        Where each model went ahead with its own, a server of two would take turns in small calls.
+        """
         before = 0
-        while before < self._rows < self.most_rows:
-            before = self._rows
+        while before < (waiting := sum(one.waiting for one in self._beside)) and self._rows < self.most_rows:
+            before = waiting
             await asyncio.sleep(0)
 
     def _next(self) -> list[_Asked]:

@@ -6,7 +6,7 @@ import itertools
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, final
 
 from fl.inference_log.files import read
@@ -159,6 +159,6 @@ class Gateway:
             places, number = row.pop("places"), row.pop("id")
             del row["time"]
             kept = None if places is None or len(places) > MOST_LABELS else tuple(places)
-            self.answers.add(number, replace(Answered(**row, places=None), places=kept))
+            self.answers.add(number, Answered(**row, places=kept))
         for row in read(log.folder, f"{settled} ORDER BY time DESC LIMIT {most}"):
             self.answers.settle(row["id"])

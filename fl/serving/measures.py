@@ -21,6 +21,7 @@ class Measures:
     release: Gauge
     log: Gauge
     _known: dict[tuple[str, str, int], tuple[Counter, Histogram]] = field(default_factory=dict)
+    _known_rows: dict[tuple[str, str], Counter] = field(default_factory=dict)
 
     def count(self, model: str, version: str, status: int, seconds: float) -> None:
         """A request that was answered. Figures are looked up by their labels once, which takes longer than to add."""
@@ -30,6 +31,13 @@ class Measures:
             self._known[model, version, status] = known
         known[0].inc()
         known[1].observe(seconds)
+
+    def answered(self, model: str, version: str, *, rows: int) -> None:
+        """Examples that were answered."""
+        known = self._known_rows.get((model, version))
+        if known is None:
+            known = self._known_rows[model, version] = self.rows.labels(model, version)
+        known.inc(rows)
 
     @classmethod
     def new(cls) -> Measures:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,17 +20,16 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.types import Receive, Scope, Send
 
 from fl.inference_log.writer import InferenceLog
-from fl.parameters import Array
-from fl.serving import documents, rows, tensors
+from fl.serving import documents, tensors
 from fl.serving.batching import Batcher, Overloaded
 from fl.serving.gateway import Gateway, Unknown, Visit
 from fl.serving.measures import Measures
 from fl.serving.model import Model, Unanswerable
+from fl.serving.questions import INPUT, LABEL, OUTPUT, Question, Read, as_json, read_rows, read_tensors
 from fl.serving.router import ARM_SECONDS, Closed
 from fl.serving.slots import Slot, Slots
 from fl.serving.steering import Steering
 
-INPUT, OUTPUT, LABEL = "input", "output", "label"
 RETRY_SECONDS = 1
 
 
@@ -94,10 +92,6 @@ def application(
     app.service = _Service(app, slots, Gateway(slots, batcher, log), limits, given, Measures.new())
     app.service.route(beside)
     return app
-
-
-Answer = Callable[[Request, bytes, Visit], Awaitable[Response]]
-"""How a kind of request is answered, by whom the visit says."""
 
 
 class _Application(FastAPI):
@@ -175,7 +169,7 @@ class _Service:
         return {"live": True}
 
     async def _ready(self) -> Response:
-        return _plain({"ready": self.app.state.ready}, 200 if self.app.state.ready else 503)
+        return as_json({"ready": self.app.state.ready}, 200 if self.app.state.ready else 503)
 
     async def _metrics(self) -> Response:
         self.measures.look(self.gateway)
@@ -190,7 +184,7 @@ class _Service:
         ]
         if signature.task != "regression":
             outputs.append({"name": LABEL, "datatype": "BYTES", "shape": [-1, *found.output_shape[:-1]]})
-        return _plain(
+        return as_json(
             {
                 "name": model,
                 "versions": [found.version],
@@ -208,7 +202,7 @@ class _Service:
 
     async def _model_ready(self, model: str, version: str | None = None) -> Response:
         slot, _ = self._find(model, version)
-        return _plain({"name": model, "version": slot.current.version, "ready": True, "trouble": slot.trouble})
+        return as_json({"name": model, "version": slot.current.version, "ready": True, "trouble": slot.trouble})
 
     def _find(self, name: str, version: str | None = None) -> tuple[Slot, Model | None]:
         """The name, and the model if one was asked for by its version."""
@@ -223,26 +217,26 @@ class _Service:
 
     # --- what is asked
 
-    def asked(self, path: str) -> tuple[str, str | None, Answer] | None:
-        """Of a path that is POSTed to: the model's name, its version where one is named, and what answers."""
+    def asked(self, path: str) -> tuple[str, str | None, Read] | None:
+        """Of a path that is POSTed to: the model's name, its version where one is named, and how it is read."""
         match path.split("/"):
             case ["", "predict"]:
-                return next(iter(self.slots.by_name)), None, self._rows
+                return next(iter(self.slots.by_name)), None, read_rows
             case ["", "v2", "models", model, "predict"] if model:
-                return model, None, self._rows
+                return model, None, read_rows
             case ["", "v2", "models", model, "infer"] if model:
-                return model, None, self._tensors
+                return model, None, read_tensors
             case ["", "v2", "models", model, "versions", version, "infer"] if model and version:
-                return model, version, self._tensors
+                return model, version, read_tensors
         return None
 
     async def _infer(self, request: Request, model: str, version: str | None = None) -> Response:
-        return await self.answered(request, model, version, self._tensors)
+        return await self.answered(request, model, version, read_tensors)
 
     async def _predict(self, request: Request, model: str | None = None) -> Response:
-        return await self.answered(request, model or next(iter(self.slots.by_name)), None, self._rows)
+        return await self.answered(request, model or next(iter(self.slots.by_name)), None, read_rows)
 
-    async def answered(self, request: Request, name: str, version: str | None, answer: Answer) -> Response:
+    async def answered(self, request: Request, name: str, version: str | None, read: Read) -> Response:
         """The answer to a request. Raises Refused."""
         began = time.perf_counter()
         slot, model = self._find(name, version)
@@ -253,7 +247,7 @@ class _Service:
             raise Refused(503, "one version is being replaced by another") from None
         status = 500
         try:
-            response = await self._by_whom(request, visit, answer)
+            response = await self._by_whom(request, visit, read)
             status = response.status_code
         except Unanswerable as error:
             status = 400
@@ -273,30 +267,39 @@ class _Service:
         response.raw_headers.extend(visit.headers())
         return response
 
-    async def _by_whom(self, request: Request, visit: Visit, answer: Answer) -> Response:
+    async def _by_whom(self, request: Request, visit: Visit, read: Read) -> Response:
         """The answer of whom the request was given to, or of the champion where a challenger fails."""
         router, first = visit.router, visit.lane
         instead = router.instead(first) if router else None
         if router is None or instead is None:
-            body = await self._body(request)
+            question = read(request, await self._body(request), first.model)
             async with asyncio.timeout(self.limits.answer_seconds):
-                return await answer(request, body, visit)
+                return await self._answer(visit, question)
         instead.busy += 1  # it is not taken away either, though the release may end meanwhile
         try:
             body = await self._body(request)
             asked = time.perf_counter()
             try:
                 async with asyncio.timeout(min(ARM_SECONDS, self.limits.answer_seconds / 2)):
-                    return await answer(request, body, visit)
+                    return await self._answer(visit, read(request, body, first.model))
             except Exception:  # noqa: BLE001  whatever a challenger does, its users are answered
                 seconds = time.perf_counter() - asked
             visit.move(instead)
             async with asyncio.timeout(self.limits.answer_seconds):
-                response = await answer(request, body, visit)
+                response = await self._answer(visit, read(request, body, instead.model))
             router.answered(first, user=visit.user, seconds=seconds, failed=True)  # it is not the asker's fault
             return response
         finally:
             instead.busy -= 1
+
+    async def _answer(self, visit: Visit, question: Question) -> Response:
+        lane = visit.lane
+        outputs = await lane.batcher.ask(lane.model, question.inputs)
+        if not np.isfinite(outputs).all():
+            raise Unanswerable("the model's answer to this is no finite number")
+        visit.inputs, visit.outputs = question.inputs, outputs
+        self.measures.answered(visit.name, lane.model.version, rows=len(outputs))
+        return question.tell(outputs, visit)
 
     async def _feedback(self, request: Request) -> Response:
         try:
@@ -306,13 +309,13 @@ class _Service:
             raise Refused(400, str(error)) from error
         except Unknown as error:
             raise Refused(409 if error.again else 404, str(error)) from error
-        return _plain({"joined": True})
+        return as_json({"joined": True})
 
     async def _release(self, model: str) -> Response:
         router = self._find(model)[0].router
         if router is None:
             raise Refused(404, f"no release of {model} is open")
-        return _plain(router.about())
+        return as_json(router.about())
 
     async def _body(self, request: Request) -> bytes:
         """All of it. Refused with 413 as soon as it is seen to be too large, and with 408 where it does not come."""
@@ -332,51 +335,6 @@ class _Service:
             raise Refused(408, f"the body did not come within {self.limits.body_seconds:g} s") from error
         return b"".join(parts)
 
-    async def _tensors(self, request: Request, body: bytes, visit: Visit) -> Response:
-        model = visit.lane.model
-        asked, behind = tensors.parse(body, request.headers.get(tensors.HEADER_LENGTH))
-        known = [OUTPUT] if model.signature.task == "regression" else [OUTPUT, LABEL]
-        wanted = tensors.outputs_wanted(asked, known)
-        number = asked.get("id", "")
-        if not isinstance(number, str):
-            raise Unanswerable("id: expected a text")
-        given = tensors.input_of(asked, behind, name=INPUT)
-        if not given.ndim:
-            raise Unanswerable("shape: the first axis is that of the examples")
-        stored = given.dtype.kind in "biu" and model.signature.input_dtype != "int64"
-        outputs = await self._ask(visit, model.inputs(given, stored=stored))
-        found = {OUTPUT: outputs, **({LABEL: rows.labels_of(outputs, model.signature)} if LABEL in wanted else {})}
-        binary = [one for one in wanted if tensors.as_bytes(asked, one)]
-        about = {"model_name": visit.name, "model_version": model.version, **({"id": number} if number else {})}
-        content, length = tensors.encode(about, {one: found[one] for one in wanted}, binary)
-        if length is None:
-            return Response(content, media_type="application/json")
-        headers = {tensors.HEADER_LENGTH: str(length)}
-        return Response(content, media_type="application/octet-stream", headers=headers)
-
-    async def _rows(self, request: Request, body: bytes, visit: Visit) -> Response:
-        model = visit.lane.model
-        asked, _ = tensors.parse(body, None)
-        if strange := sorted(asked.keys() - {"rows"}):
-            raise Unanswerable(f"got {strange[0]!r}, allowed: rows")
-        values = rows.values_of(asked.get("rows"), model)
-        outputs = await self._ask(visit, model.inputs(values, stored=True))
-        told = rows.answers_of(outputs, model.signature)
-        return _plain({"model": visit.name, "version": model.version, "hash": model.hash, "predictions": told})
-
-    async def _ask(self, visit: Visit, inputs: Array) -> Array:
-        lane = visit.lane
-        outputs = await lane.batcher.ask(lane.model, inputs)
-        if not np.isfinite(outputs).all():
-            raise Unanswerable("the model's answer to this is no finite number")
-        visit.inputs, visit.outputs = inputs, outputs
-        self.measures.rows.labels(visit.name, lane.model.version).inc(len(inputs))
-        return outputs
-
-
-def _plain(value: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(json.dumps(value, allow_nan=False), status, headers, media_type="application/json")
-
 
 def _headers(request: Request) -> dict[str, str]:
     """By name, in lower case. Starlette's own mapping reads all of them for each name that it is asked for."""
@@ -391,4 +349,4 @@ async def _refusal(request: Request, refused: Exception) -> Response:
         headers["WWW-Authenticate"] = "Bearer"
     if status in (408, 413):  # what is left of the body is not waited for
         headers["Connection"] = "close"
-    return _plain({"error": refused.why}, status, headers)
+    return as_json({"error": refused.why}, status, headers)

@@ -97,7 +97,7 @@ def test_the_queue_and_the_folder_are_bounded_and_what_it_costs_is_counted(tmp_p
     for number in range(80):
         log.add(answer(number))
     assert log.refused == 30
-    while len(log._queue):
+    while log.waiting:
         time.sleep(0.01)
     time.sleep(0.1)
     log.add(answer(99))
