@@ -6,12 +6,12 @@
       SERVER-000001.jsonl     what a server writes now, a line a record
       SERVER-000001.parquet   the same once it was large or old enough
 
-Taking a record costs a counter and a place in a queue; a thread writes what has gathered, every ``flush_seconds``. Each
-record has a number, and how many were taken stands in memory that outlives the process: after a kill the next server
-of the folder turns what was written into Parquet and knows how many records never were: at most one flush interval's.
+Records become lines a few at a time, where they are taken; a thread writes what has gathered, every ``flush_seconds``.
+Each has a number, and how many were taken stands in memory that outlives the process: after a kill the next server of
+the folder turns what was written into Parquet and knows how many records never were: at most one flush interval's.
 
     records.py   what is taken down of a request, and its line
     counts.py    numbers of a server that outlive it
     files.py     lines and Parquet: reading, making one of the other, what was kept and what was lost
-    writer.py    the queue, and the thread behind it
+    writer.py    what becomes of a record, and the thread that writes
 """

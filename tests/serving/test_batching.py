@@ -76,6 +76,28 @@ def test_requests_for_two_models_are_not_mixed() -> None:
     assert (first, second) == ([2, 1], [2])
 
 
+def test_models_of_one_server_let_all_in_that_is_being_read_before_they_answer() -> None:
+    calls: dict[str, list[int]] = {"a": [], "b": []}
+    models = {name: doubling(calls=noted) for name, noted in calls.items()}
+
+    async def main() -> None:
+        first = Batcher()
+        lanes = {"a": first, "b": first.another()}
+
+        async def asked(lane: str, turns: int) -> None:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await lanes[lane].ask(models[lane], rows(1))
+
+        # At two turns nothing comes for "a", but something for "b": there is more to be read.
+        await asyncio.gather(*(asked(*one) for one in (("a", 0), ("b", 0), ("b", 1), ("b", 2), ("a", 3))))
+        for lane in lanes.values():
+            lane.close()
+
+    asyncio.run(main())
+    assert calls == {"a": [2], "b": [3]}
+
+
 def test_a_full_queue_refuses_and_what_waits_is_answered() -> None:
     gate = threading.Event()
     asked = [rows(1), rows(2, 3), rows(4, 5), rows(6, 7)]

@@ -11,6 +11,7 @@ import pytest
 from fl.inference_log.files import read
 from fl.inference_log.records import ANSWER, FEEDBACK, Record
 from fl.inference_log.writer import InferenceLog
+from fl.serving.answered import Answered, Answers
 from fl.serving.batching import Batcher
 from fl.serving.gateway import REMEMBER_SECONDS, Gateway, Unknown
 from fl.serving.model import Model, Unanswerable
@@ -18,6 +19,19 @@ from fl.serving.slots import Slot, Slots
 from fl.signature import Signature
 
 MODEL = Model("run:3", "h", Signature("classification", (1,), "float32", 2), lambda inputs: inputs)
+
+
+def test_only_the_last_answers_are_remembered_whether_feedback_came_meanwhile_or_not() -> None:
+    answers = Answers(most=3)
+    given = [Answered("model", f"run:{n}", "", "", None, None, None) for n in range(9)]
+    for n in range(4):
+        answers.add(f"id-{n}", given[n])
+    assert answers.find("id-0") is None and answers.find("id-1") == given[1]
+    answers.settle("id-2")
+    assert answers.find("id-2") is None and answers.settled("id-2") and not answers.settled("id-1")
+    for n in range(4, 6):
+        answers.add(f"id-{n}", given[n])
+    assert [answers.find(f"id-{n}") for n in range(1, 6)] == [None, None, *given[3:6]]
 
 
 def test_feedback_is_joined_to_what_an_earlier_server_answered(tmp_path: Path) -> None:
