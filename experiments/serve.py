@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fl.errors import BadInput, MissingExtra
 
@@ -81,6 +81,37 @@ def serve(
     source = Source(registry, runtime)
     means, tokens = named(versions), tokens_of(token_file)
     from fl.serving.server import serve as listen
+
+    app, by_name = application_of(
+        means, source, batcher=batcher, limits=limits, tokens=tokens, releases=releases, lookup=lookup, log=log
+    )
+    try:
+        listen(
+            app, host=host, port=port, tls=tls, most_connections=most_connections, started=lambda at: _say(at, by_name)
+        )
+    except OSError as error:
+        got = f"{host}:{port}"
+        raise BadInput(
+            key="--port", got=got, allowed=f"an address that can be listened at ({error.strerror})"
+        ) from error
+    if not app.state.whole:  # a model hangs in a thread that Python would wait for; all else has been closed
+        sys.stderr.flush()
+        os._exit(0)
+
+
+def application_of(
+    means: Mapping[str, str],
+    source: Source,
+    *,
+    batcher: Batcher,
+    limits: Limits,
+    tokens: Sequence[str],
+    releases: bool,
+    lookup: str | None,
+    log: Path | None,
+    tells_ids: bool = True,
+) -> tuple[Any, dict[str, Slot]]:
+    """The application of one process, and what it serves by name: all of ``means``, loaded."""
     from fl.serving.service import application
     from fl.serving.slots import Slot, Slots
 
@@ -100,19 +131,9 @@ def serve(
         steering=steering_of(source, by_name, batcher, taken_down) if releases else (),
         log=taken_down,
         beside=beside,
+        tells_ids=tells_ids,
     )
-    try:
-        listen(
-            app, host=host, port=port, tls=tls, most_connections=most_connections, started=lambda at: _say(at, by_name)
-        )
-    except OSError as error:
-        got = f"{host}:{port}"
-        raise BadInput(
-            key="--port", got=got, allowed=f"an address that can be listened at ({error.strerror})"
-        ) from error
-    if not app.state.whole:  # a model hangs in a thread that Python would wait for; all else has been closed
-        sys.stderr.flush()
-        os._exit(0)
+    return app, by_name
 
 
 def _log(folder: Path | None) -> InferenceLog | None:

@@ -80,9 +80,6 @@ def serve(
     tls = Tls(certificate, key) if certificate and key else None
     limits = Limits(body_bytes=body_bytes, answer_seconds=timeout)
     if engine is Engine.RAY:
-        for name, value in (("--lookup", lookup), ("--log", log)):
-            if value is not None:
-                raise BadInput(key=name, got=str(value), allowed="nothing with --engine ray")
         from experiments.serve_ray import serve_on_ray
 
         serve_on_ray(
@@ -97,6 +94,8 @@ def serve(
             releases=releases,
             batching={"most_rows": batch_rows, "most_waiting": queue_rows, "wait_seconds": batch_wait},
             replicas=replicas,
+            lookup=lookup,
+            log=log,
         )
         return
     run(

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.serve import Source, is_bundle, named, need, steering_of, tokens_of
+from experiments.serve import Source, application_of, is_bundle, named, need, tokens_of
 from fl.errors import BadInput
 
 if TYPE_CHECKING:
@@ -33,12 +33,26 @@ def serve_on_ray(
     releases: bool,
     batching: Mapping[str, float],
     replicas: int,
+    lookup: str | None = None,
+    log: Path | None = None,
 ) -> None:
     """Serve ``versions`` in ``replicas`` processes until a signal; the address is the one line of standard output.
+
+    ``registry``, ``lookup`` and ``log`` are opened by each replica, on whichever machine it is.
 
     Raises BadInput or MissingExtra before Ray is started.
     """
     need(NEEDED, key="fl serve --engine ray")
+    if lookup is not None:
+        from fl.serving.predictions import open_predictions
+
+        open_predictions(lookup, key="--lookup", writing=False).close()
+    if log is not None:
+        from fl.files import writable_folder
+        from fl.inference_log.files import needs_duckdb
+
+        needs_duckdb()
+        log = writable_folder(log.expanduser().absolute(), key="--log")
     registry = registry.expanduser().absolute()
     means, tokens = named(versions), tokens_of(token_file)
     source = Source(registry, runtime)
@@ -49,7 +63,7 @@ def serve_on_ray(
     from clients.ray_session import start_ray, stop_ray
     from fl.serving.ray_serve import serve
 
-    build = partial(_application, means, registry, runtime, tokens, limits, releases, dict(batching))
+    build = partial(_application, means, registry, runtime, tokens, limits, releases, dict(batching), lookup, log)
     ending = threading.Event()
     start_ray(num_cpus=replicas, address=None)
     try:
@@ -71,26 +85,29 @@ def _application(
     limits: Limits,
     releases: bool,
     batching: Mapping[str, float],
+    lookup: str | None,
+    log: Path | None,
 ) -> Any:
     """What a replica serves: made in its own process."""
     from fl.serving.batching import Batcher
-    from fl.serving.service import application
-    from fl.serving.slots import Slot, Slots
 
-    source = Source(registry, runtime)
-    by_name = {name: Slot(meaning, source.load(meaning)) for name, meaning in means.items()}
     batcher = Batcher(
         most_rows=int(batching["most_rows"]),
         most_waiting=int(batching["most_waiting"]),
         wait_seconds=batching["wait_seconds"],
     )
-    return application(
-        Slots(by_name, source.look, source.load),
+    app, _ = application_of(
+        means,
+        Source(registry, runtime),
         batcher=batcher,
         limits=limits,
         tokens=tokens,
-        steering=steering_of(source, by_name, batcher, None) if releases else (),
+        releases=releases,
+        lookup=lookup,
+        log=log,
+        tells_ids=False,  # Ray's proxy makes them, and tells them
     )
+    return app
 
 
 def _say(address: str) -> None:

@@ -51,10 +51,14 @@ class Visit:
         lane.busy += 1
         self.lane = lane
 
-    def headers(self) -> list[tuple[bytes, bytes]]:
+    def headers(self, *, with_id: bool) -> list[tuple[bytes, bytes]]:
         """Of the answer."""
-        found = [(b"x-request-id", self.id.encode("latin-1")), (b"x-meadow-version", self.lane.model.version.encode())]
-        return [*found, (b"x-meadow-arm", self.lane.arm.encode())] if self.router else found
+        found = [(b"x-meadow-version", self.lane.model.version.encode())]
+        if with_id:
+            found.append((b"x-request-id", self.id.encode("latin-1")))
+        if self.router:
+            found.append((b"x-meadow-arm", self.lane.arm.encode()))
+        return found
 
 
 class Unknown(Exception):

@@ -60,6 +60,7 @@ def application(
     steering: Sequence[Steering] = (),
     log: InferenceLog | None = None,
     beside: Sequence[APIRouter] = (),
+    tells_ids: bool = True,
 ) -> FastAPI:
     """The application that serves ``slots``.
 
@@ -67,6 +68,7 @@ def application(
     steering   of the names whose releases are followed
     log        where every request is taken down; closed with the application
     beside     other paths, behind the same tokens
+    tells_ids  an answer has the X-Request-Id of its request; a proxy in front may add it by itself
     """
 
     @asynccontextmanager
@@ -89,7 +91,7 @@ def application(
     app = _Application(title="Meadow", summary="A model of a federation, behind HTTP.", lifespan=lifespan)
     app.state.ready, app.state.whole = False, True
     given = tuple(token.encode() for token in tokens)
-    app.service = _Service(app, slots, Gateway(slots, batcher, log), limits, given, Measures.new())
+    app.service = _Service(app, slots, Gateway(slots, batcher, log), limits, given, Measures.new(), tells_ids)
     app.service.route(beside)
     return app
 
@@ -124,6 +126,7 @@ class _Service:
     limits: Limits
     tokens: tuple[bytes, ...]
     measures: Measures
+    tells_ids: bool
 
     def route(self, beside: Sequence[APIRouter]) -> None:
         """Put every path into the application."""
@@ -264,7 +267,7 @@ class _Service:
         finally:
             self.measures.count(name, visit.lane.model.version, status, time.perf_counter() - began)
             self.gateway.leave(visit, status, began)
-        response.raw_headers.extend(visit.headers())
+        response.raw_headers.extend(visit.headers(with_id=self.tells_ids))
         return response
 
     async def _by_whom(self, request: Request, visit: Visit, read: Read) -> Response:

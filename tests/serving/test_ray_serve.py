@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -16,9 +17,14 @@ import tritonclient.http as triton
 from experiments import cli
 from experiments.compose import compose
 from experiments.run import simulate
+from fl.inference_log.files import read, tallies
 from fl.registry import Registry
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(600)]
+PATIENT = (
+    '{"age": 63, "sex": 1, "cp": 1, "trestbps": 145, "chol": 233, "fbs": 1, "restecg": 2, '
+    '"thalach": 150, "exang": 0, "oldpeak": 2.3, "slope": 3, "ca": 0, "thal": 6}'
+)
 FEW = ("engine=inprocess", "num_rounds=2", "server.tensorboard=false")
 
 
@@ -31,9 +37,14 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
     return Registry(folder / "registry")
 
 
-def test_replicas_answer_follow_and_end(registry: Registry) -> None:
+def test_replicas_answer_look_up_take_down_follow_and_end(registry: Registry, tmp_path: Path) -> None:
     registry.promote("heart:2", reason="a test")
+    (tmp_path / "ahead.jsonl").write_text(PATIENT)
+    ahead, log = f"sqlite:///{tmp_path / 'ahead.db'}", tmp_path / "log"
+    given_words = ["--input", str(tmp_path / "ahead.jsonl"), "--output", ahead, "--registry", str(registry.folder)]
+    assert cli.run(["predict", "champion", *given_words]) == 0
     words = ["serve", "champion", "--registry", str(registry.folder), "--engine", "ray", "--replicas", "2"]
+    words += ["--lookup", ahead, "--log", str(log)]
     command = [sys.executable, "-c", "from experiments.cli import main; main()", *words, "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     started: list[psutil.Process] = []
@@ -50,6 +61,8 @@ def test_replicas_answer_follow_and_end(registry: Registry) -> None:
         found = client.infer("model", [given]).as_numpy("output")
         assert found.shape == (3, 2) and np.isfinite(found).all()
         client.close()
+        asked = [httpx.post(f"{url}/predict", json={"rows": [{"age": 40 + n}]}).headers for n in range(30)]
+        assert httpx.get(f"{url}/lookup/1").json()["prediction"]["label"]
         name = registry.version("heart:1").name
         registry.promote("heart:1", reason="a test")
         began = time.monotonic()
@@ -64,6 +77,10 @@ def test_replicas_answer_follow_and_end(registry: Registry) -> None:
         assert not alive
         with pytest.raises(httpx.TransportError):
             httpx.get(url)
+        taken = read(log)
+        assert {headers["x-request-id"] for headers in asked} < {row["id"] for row in taken} and len(taken) == 31
+        assert len({row["server"] for row in taken}) == 2
+        assert all((tally.lost, tally.live) == (0, False) for tally in tallies(log))
     finally:
         for one in (*started, *([psutil.Process(process.pid)] if process.poll() is None else [])):
             if one.is_running():
