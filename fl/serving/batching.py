@@ -50,6 +50,7 @@ class Batcher:
     _rows: int = 0
     _thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="model"))
     _running: asyncio.Task[None] | None = None
+    _calling: bool = False
     _last: tuple[Model | None, int, float] = (None, 1, 0.0)  # the call before: of which model, rows, seconds
     _beside: list[Batcher] = field(default_factory=list)  # all that requests of one server go to, this one included
 
@@ -99,9 +100,11 @@ class Batcher:
                 together = self._next()
                 if together:
                     self.calls += 1
+                    self._calling = True
                     await self._call(loop, together)
+                    self._calling = False
         finally:
-            self._running = None
+            self._running, self._calling = None, False
 
     async def _gather(self, loop: asyncio.AbstractEventLoop) -> None:
         ends = self._queue[0].at + self.wait_seconds
@@ -111,10 +114,13 @@ class Batcher:
     async def _arrived(self) -> None:
         """Let those requests in that are being read at this moment, by whichever model they are answered.
 
-        Where each model went ahead with its own, a server of two would take turns in small calls.
+        Where each model went ahead with its own, a server of two would take turns in small calls. What waits behind a
+        call that is under way is nobody's concern here: that model may be slow, or hang.
         """
         before = 0
-        while before < (waiting := sum(one.waiting for one in self._beside)) and self._rows < self.most_rows:
+        while before < (waiting := sum(one.waiting for one in self._beside if not one._calling)) and (
+            self._rows < self.most_rows
+        ):
             before = waiting
             await asyncio.sleep(0)
 

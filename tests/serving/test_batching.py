@@ -98,6 +98,33 @@ def test_models_of_one_server_let_all_in_that_is_being_read_before_they_answer()
     assert calls == {"a": [2], "b": [3]}
 
 
+def test_nobody_waits_for_the_queue_of_a_model_that_hangs() -> None:
+    gate, answered = threading.Event(), asyncio.Event()
+
+    async def main() -> int:
+        slow = Batcher()
+        quick, hanging, model = slow.another(), doubling(gate), doubling()
+        waiting = [asyncio.create_task(slow.ask(hanging, rows(1)))]
+        await asyncio.sleep(0.05)  # its call is under way
+
+        async def keep_asking() -> None:
+            while not answered.is_set() and len(waiting) < 500:
+                waiting.append(asyncio.create_task(slow.ask(hanging, rows(1))))
+                await asyncio.sleep(0)
+
+        asking = asyncio.create_task(keep_asking())
+        await quick.ask(model, rows(3))
+        answered.set()
+        await asking
+        gate.set()
+        await asyncio.gather(*waiting)
+        for one in (slow, quick):
+            one.close()
+        return len(waiting)
+
+    assert asyncio.run(main()) < 100
+
+
 def test_a_full_queue_refuses_and_what_waits_is_answered() -> None:
     gate = threading.Event()
     asked = [rows(1), rows(2, 3), rows(4, 5), rows(6, 7)]
@@ -162,10 +189,10 @@ def test_one_that_was_given_up_costs_no_call() -> None:
 
 
 def test_a_short_call_of_a_steady_model_is_made_where_the_requests_are_read() -> None:
-    where: list[int] = []
+    where: list[bool] = []
 
     def answer(inputs: np.ndarray, pause: float = 0.0) -> np.ndarray:
-        where.append(threading.get_ident())
+        where.append(threading.current_thread() is threading.main_thread())
         time.sleep(pause)
         return inputs
 
@@ -173,13 +200,17 @@ def test_a_short_call_of_a_steady_model_is_made_where_the_requests_are_read() ->
     slow = Model("v", "h", SIGNATURE, lambda inputs: answer(inputs, 0.01), steady=True)
     unknown = Model("v", "h", SIGNATURE, answer)
 
-    async def main() -> None:
+    async def main() -> list[list[bool]]:
+        found = []
         for model in (quick, slow, unknown):
-            for _ in range(3):
+            where.clear()
+            for _ in range(50):  # on a busy machine a quick call may take long too
                 await batcher.ask(model, rows(1))
+                if len(where) > 2 and where[-1]:
+                    break
+            found.append([where[0], any(where)])
+        return found
 
     batcher = Batcher()
-    asyncio.run(main())
+    assert asyncio.run(main()) == [[False, True], [False, False], [False, False]]
     batcher.close()
-    here = [one == threading.get_ident() for one in where]
-    assert here == [False, True, True, False, False, False, False, False, False]
