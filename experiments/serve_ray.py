@@ -43,6 +43,12 @@ def serve_on_ray(
     Raises BadInput or MissingExtra before Ray is started.
     """
     need(NEEDED, key="fl serve --engine ray")
+    registry = registry.expanduser().absolute()
+    means, tokens = named(versions), tokens_of(token_file)
+    source = Source(registry, runtime)
+    for name, meaning in means.items():
+        source.look(meaning)  # what there is not is told at once, not by every replica
+        means[name] = str(Path(meaning).absolute()) if is_bundle(meaning) else meaning
     if lookup is not None:
         from fl.serving.predictions import open_predictions
 
@@ -53,12 +59,6 @@ def serve_on_ray(
 
         needs_duckdb()
         log = writable_folder(log.expanduser().absolute(), key="--log")
-    registry = registry.expanduser().absolute()
-    means, tokens = named(versions), tokens_of(token_file)
-    source = Source(registry, runtime)
-    for name, meaning in means.items():
-        source.look(meaning)  # what there is not is told at once, not by every replica
-        means[name] = str(Path(meaning).absolute()) if is_bundle(meaning) else meaning
 
     from clients.ray_session import start_ray, stop_ray
     from fl.serving.ray_serve import serve

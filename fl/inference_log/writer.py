@@ -81,7 +81,7 @@ class InferenceLog:
         if full:
             self._refuse(1)
         if portion:
-            self._lines.append((len(portion), lines_of(portion, server=self.server, salt=self._salt)))
+            self._make_lines(portion)
         self._counts.set(TAKEN, self.taken)
 
     @property
@@ -101,9 +101,13 @@ class InferenceLog:
         self._counts.set(REFUSED, self.refused)
 
     def _portion(self) -> list[tuple[int, Record]]:
-        """What has gathered, taken away."""
+        """What has gathered, taken away. The caller has the lock."""
         portion, self._gathered = self._gathered, []
         return portion
+
+    def _make_lines(self, portion: list[tuple[int, Record]]) -> None:
+        """Make lines of records, for the thread to write."""
+        self._lines.append((len(portion), lines_of(portion, server=self.server, salt=self._salt)))
 
     # --- the thread
 
@@ -119,7 +123,7 @@ class InferenceLog:
         with self._lock:
             rest = self._portion()
         if rest:
-            self._lines.append((len(rest), lines_of(rest, server=self.server, salt=self._salt)))
+            self._make_lines(rest)
         while self._lines:
             together = [self._lines.popleft() for _ in range(min(MOST_AT_ONCE, len(self._lines)))]
             records = sum(count for count, _ in together)

@@ -101,10 +101,12 @@ class Batcher:
                 if together:
                     self.calls += 1
                     self._calling = True
-                    await self._call(loop, together)
-                    self._calling = False
+                    try:
+                        await self._call(loop, together)
+                    finally:
+                        self._calling = False
         finally:
-            self._running, self._calling = None, False
+            self._running = None
 
     async def _gather(self, loop: asyncio.AbstractEventLoop) -> None:
         ends = self._queue[0].at + self.wait_seconds
@@ -118,9 +120,10 @@ class Batcher:
         call that is under way is nobody's concern here: that model may be slow, or hang.
         """
         before = 0
-        while before < (waiting := sum(one.waiting for one in self._beside if not one._calling)) and (
-            self._rows < self.most_rows
-        ):
+        while self._rows < self.most_rows:
+            waiting = sum(one.waiting for one in self._beside if not one._calling)
+            if waiting <= before:
+                return
             before = waiting
             await asyncio.sleep(0)
 

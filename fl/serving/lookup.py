@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ from fastapi import APIRouter, Response
 
 from fl.errors import MeadowError
 from fl.serving.predictions import Predictions
+from fl.serving.questions import json_answer
 from fl.serving.slots import Slot
 
 
@@ -46,6 +46,5 @@ def lookup_routes(predictions: Predictions, slots: Mapping[str, Slot]) -> APIRou
     return router
 
 
-def _said(value: object, status: int) -> Response:
-    headers = {"Retry-After": "1"} if status == 503 else {}
-    return Response(json.dumps(value), status, headers, media_type="application/json")
+def _said(value: Mapping[str, Any], status: int) -> Response:
+    return json_answer(value, status, {"Retry-After": "1"} if status == 503 else {})

@@ -71,9 +71,9 @@ def read_rows(request: Request, body: bytes, model: Model) -> Question:
 def _told_rows(outputs: Array, visit: Visit) -> Response:
     model = visit.lane.model
     told = rows.answers_of(outputs, model.signature)
-    return as_json({"model": visit.name, "version": model.version, "hash": model.hash, "predictions": told})
+    return json_answer({"model": visit.name, "version": model.version, "hash": model.hash, "predictions": told})
 
 
-def as_json(value: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+def json_answer(value: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """An answer that is a JSON object."""
     return Response(json.dumps(value, allow_nan=False), status, headers, media_type="application/json")

@@ -25,7 +25,7 @@ from fl.serving.batching import Batcher, Overloaded
 from fl.serving.gateway import Gateway, Unknown, Visit
 from fl.serving.measures import Measures
 from fl.serving.model import Model, Unanswerable
-from fl.serving.questions import INPUT, LABEL, OUTPUT, Question, Read, as_json, read_rows, read_tensors
+from fl.serving.questions import INPUT, LABEL, OUTPUT, Question, Read, json_answer, read_rows, read_tensors
 from fl.serving.router import ARM_SECONDS, Closed
 from fl.serving.slots import Slot, Slots
 from fl.serving.steering import Steering
@@ -172,7 +172,7 @@ class _Service:
         return {"live": True}
 
     async def _ready(self) -> Response:
-        return as_json({"ready": self.app.state.ready}, 200 if self.app.state.ready else 503)
+        return json_answer({"ready": self.app.state.ready}, 200 if self.app.state.ready else 503)
 
     async def _metrics(self) -> Response:
         self.measures.look(self.gateway)
@@ -187,7 +187,7 @@ class _Service:
         ]
         if signature.task != "regression":
             outputs.append({"name": LABEL, "datatype": "BYTES", "shape": [-1, *found.output_shape[:-1]]})
-        return as_json(
+        return json_answer(
             {
                 "name": model,
                 "versions": [found.version],
@@ -205,7 +205,7 @@ class _Service:
 
     async def _model_ready(self, model: str, version: str | None = None) -> Response:
         slot, _ = self._find(model, version)
-        return as_json({"name": model, "version": slot.current.version, "ready": True, "trouble": slot.trouble})
+        return json_answer({"name": model, "version": slot.current.version, "ready": True, "trouble": slot.trouble})
 
     def _find(self, name: str, version: str | None = None) -> tuple[Slot, Model | None]:
         """The name, and the model if one was asked for by its version."""
@@ -312,13 +312,13 @@ class _Service:
             raise Refused(400, str(error)) from error
         except Unknown as error:
             raise Refused(409 if error.again else 404, str(error)) from error
-        return as_json({"joined": True})
+        return json_answer({"joined": True})
 
     async def _release(self, model: str) -> Response:
         router = self._find(model)[0].router
         if router is None:
             raise Refused(404, f"no release of {model} is open")
-        return as_json(router.about())
+        return json_answer(router.about())
 
     async def _body(self, request: Request) -> bytes:
         """All of it. Refused with 413 as soon as it is seen to be too large, and with 408 where it does not come."""
@@ -352,4 +352,4 @@ async def _refusal(request: Request, refused: Exception) -> Response:
         headers["WWW-Authenticate"] = "Bearer"
     if status in (408, 413):  # what is left of the body is not waited for
         headers["Connection"] = "close"
-    return as_json({"error": refused.why}, status, headers)
+    return json_answer({"error": refused.why}, status, headers)
