@@ -45,7 +45,10 @@ MOST_VALUES = 256
 
 
 class Record(NamedTuple):
-    """What is taken down of one request, or of feedback. ``user`` is hashed before it is written."""
+    """What is taken down of one request, or of feedback. ``user`` is hashed before it is written.
+
+    ``places`` are MOST_VALUES at most.
+    """
 
     kind: str
     id: str
@@ -60,7 +63,7 @@ class Record(NamedTuple):
     seconds: float = 0.0
     inputs: Array | None = None
     outputs: Array | None = None
-    places: Array | None = None
+    places: Sequence[int] | None = None
     reward: float | None = None
 
 
@@ -92,7 +95,7 @@ def lines_of(records: Sequence[tuple[int, Record]], *, server: str, salt: bytes)
                 "inputs": _few(one.inputs),
                 "inputs_sketch": sketch,
                 "outputs": _few(one.outputs),
-                "places": None if one.places is None else one.places.reshape(-1)[:MOST_VALUES],
+                "places": one.places,
                 "reward": one.reward,
             }
         )

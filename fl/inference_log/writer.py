@@ -8,6 +8,7 @@ import secrets
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import final
 
@@ -29,9 +30,9 @@ SALT_BYTES = 32
 
 @final
 class InferenceLog:
-    """One server's writer. ``add`` is called by one thread and never waits for the disk; another thread writes.
+    """One server's writer. One thread adds, and never waits for the disk; another thread writes.
 
-    flush_seconds    between two times of writing: what a kill can cost
+    flush_seconds    between two times of writing: what a kill can cost, with what the server holds back before it adds
     most_waiting     records that are not written yet; what would be more is refused, and counted
     rotate_bytes, rotate_seconds   how large and how old a file becomes before it is made Parquet
     most_bytes       of all Parquet files of the folder; the oldest are removed
@@ -44,7 +45,7 @@ class InferenceLog:
         self,
         folder: Path,
         *,
-        flush_seconds: float = 0.5,
+        flush_seconds: float = 0.4,
         most_waiting: int = 100_000,
         rotate_bytes: int = 32 * 2**20,
         rotate_seconds: float = 300.0,
@@ -71,18 +72,25 @@ class InferenceLog:
 
     def add(self, record: Record) -> None:
         """Take a record down. Never waits for the disk, never raises."""
+        self.write([(self.take_number(), record)])
+
+    def take_number(self) -> int:
+        """The number of a record that is to come. It is counted from now on: as lost, if it never comes."""
         self.taken += 1
+        self._counts.set(TAKEN, self.taken)
+        return self.taken
+
+    def write(self, records: Sequence[tuple[int, Record]]) -> None:
+        """Take down records that have their numbers."""
         with self._lock:
-            full = self._waiting >= self.most_waiting
-            if not full:
-                self._waiting += 1
-                self._gathered.append((self.taken, record))
+            taken = records[: max(0, self.most_waiting - self._waiting)]
+            self._waiting += len(taken)
+            self._gathered += taken
             portion = self._portion() if len(self._gathered) >= PORTION else None
-        if full:
-            self._refuse(1)
+        if len(taken) < len(records):
+            self._refuse(len(records) - len(taken))
         if portion:
             self._make_lines(portion)
-        self._counts.set(TAKEN, self.taken)
 
     @property
     def waiting(self) -> int:

@@ -6,59 +6,25 @@ import itertools
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, final
 
 from fl.inference_log.files import read
 from fl.inference_log.records import ANSWER, FEEDBACK, Record
 from fl.inference_log.writer import InferenceLog
-from fl.parameters import Array
 from fl.serving import rows
 from fl.serving.answered import MOST_LABELS, Answered, Answers, reward_of
 from fl.serving.batching import Batcher
+from fl.serving.ledger import Ledger
 from fl.serving.model import Model, Unanswerable
-from fl.serving.router import Lane, Router
+from fl.serving.router import Lane
 from fl.serving.slots import Slot, Slots
+from fl.serving.visit import Visit
 
 MOST_ID = 128
 """Characters of a request's id, a user's or a context; a longer id is replaced, and of the others the rest is cut."""
 
 REMEMBER_SECONDS = 86_400.0
 """How old an answer may be that a server before this one gave, for its feedback to be joined."""
-
-
-@dataclass(eq=False, slots=True)
-class Visit:
-    """One request under way.
-
-    id, user, context   X-Request-Id, which is made where it is missing; X-User-Id; X-Context
-    lane                who answers; ``router``, of the release that is open
-    inputs, outputs     of the model; ``places``: numbers of the labels; None until it has answered
-    """
-
-    id: str
-    user: str | None
-    context: str | None
-    name: str
-    lane: Lane
-    router: Router | None
-    inputs: Array | None = None
-    outputs: Array | None = None
-
-    def move(self, lane: Lane) -> None:
-        """Let ``lane`` answer in place of the one that was to."""
-        self.lane.busy -= 1
-        lane.busy += 1
-        self.lane = lane
-
-    def headers(self, *, with_id: bool) -> list[tuple[bytes, bytes]]:
-        """Of the answer."""
-        found = [(b"x-meadow-version", self.lane.model.version.encode())]
-        if with_id:
-            found.append((b"x-request-id", self.id.encode("latin-1")))
-        if self.router:
-            found.append((b"x-meadow-arm", self.lane.arm.encode()))
-        return found
 
 
 class Unknown(Exception):
@@ -76,6 +42,7 @@ class Gateway:
     def __init__(self, slots: Slots, batcher: Batcher, log: InferenceLog | None = None) -> None:
         self.slots, self.batcher, self.log = slots, batcher, log
         self.answers = Answers()
+        self.ledger = Ledger(self.answers, log)
         self._prefix, self._numbers = secrets.token_hex(6), itertools.count()
         if log is not None:
             self._remember(log)
@@ -95,33 +62,23 @@ class Gateway:
         return Visit(number, user, context, name, lane, router)
 
     def leave(self, visit: Visit, status: int, began: float) -> None:
-        """Count, keep and mirror: ``began`` is of time.perf_counter. What the asker did wrong is nobody's figure."""
-        seconds = time.perf_counter() - began
-        visit.lane.busy -= 1
-        lane, router, outputs = visit.lane, visit.router, visit.outputs
+        """Count, mirror and keep: ``began`` is of time.perf_counter. What the asker did wrong is nobody's figure."""
+        visit.status, visit.seconds, visit.at = status, time.perf_counter() - began, time.time()
+        lane, router = visit.lane, visit.router
+        lane.busy -= 1
         if router is not None and (status == 200 or status >= 500):
-            router.answered(lane, user=visit.user, seconds=seconds, failed=status != 200)
-        if status != 200 or outputs is None or visit.inputs is None:
-            if self.log is not None:
-                self._log(self.log, visit, status, seconds, None)
-            return
-        if router is not None:
-            router.mirror(lane, visit.id, inputs=visit.inputs, outputs=outputs)
-        if router is None and self.log is None:
-            return
-        classes = lane.model.signature.task != "regression"
-        places = outputs.argmax(axis=-1) if classes else None
-        kept = None if places is None or places.size > MOST_LABELS else tuple(places.reshape(-1).tolist())
-        release, version = router.release.id if router else "", lane.model.version
-        self.answers.add(visit.id, Answered(visit.name, version, release, lane.arm, visit.user, visit.context, kept))
-        if self.log is not None:
-            self._log(self.log, visit, status, seconds, places)
+            router.answered(lane, user=visit.user, seconds=visit.seconds, failed=status != 200)
+            if status == 200 and visit.inputs is not None and visit.outputs is not None:
+                router.mirror(lane, visit.id, inputs=visit.inputs, outputs=visit.outputs)
+        if router is not None or self.log is not None:
+            self.ledger.add(visit)
 
     def feedback(self, told: dict[str, Any]) -> None:
         """Join {"id", "reward"} or {"id", "label"} to its answer. Raises Unanswerable, Unknown."""
         number, given = told.get("id"), told.keys() - {"id"}
         if not isinstance(number, str) or given not in ({"reward"}, {"label"}):
             raise Unanswerable('expected {"id": text, "reward": number from 0 to 1} or {"id": text, "label": ...}')
+        self.ledger.settle()
         answer = self.answers.find(number)
         if answer is None:
             again = self.answers.settled(number)
@@ -140,16 +97,6 @@ class Gateway:
         if self.log is not None:
             known = Record(FEEDBACK, number, time.time(), answer.user, answer.context, answer.model, answer.version)
             self.log.add(known._replace(release=answer.release, arm=answer.arm, reward=float(reward)))
-
-    def _log(self, log: InferenceLog, visit: Visit, status: int, seconds: float, places: Array | None) -> None:
-        router, lane = visit.router, visit.lane
-        log.add(
-            Record(
-                *(ANSWER, visit.id, time.time(), visit.user, visit.context, visit.name, lane.model.version),
-                *(router.release.id if router else "", lane.arm, status, seconds),
-                *(visit.inputs, visit.outputs, places),
-            )
-        )
 
     def _remember(self, log: InferenceLog) -> None:
         """Answers of the server before this one, so that their feedback is joined too."""

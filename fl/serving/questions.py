@@ -12,8 +12,8 @@ from fastapi import Request, Response
 
 from fl.parameters import Array
 from fl.serving import rows, tensors
-from fl.serving.gateway import Visit
 from fl.serving.model import Model, Unanswerable
+from fl.serving.visit import Visit
 
 INPUT, OUTPUT, LABEL = "input", "output", "label"
 

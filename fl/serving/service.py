@@ -22,13 +22,14 @@ from starlette.types import Receive, Scope, Send
 from fl.inference_log.writer import InferenceLog
 from fl.serving import documents, tensors
 from fl.serving.batching import Batcher, Overloaded
-from fl.serving.gateway import Gateway, Unknown, Visit
+from fl.serving.gateway import Gateway, Unknown
 from fl.serving.measures import Measures
 from fl.serving.model import Model, Unanswerable
 from fl.serving.questions import INPUT, LABEL, OUTPUT, Question, Read, json_answer, read_rows, read_tensors
 from fl.serving.router import ARM_SECONDS, Closed
 from fl.serving.slots import Slot, Slots
 from fl.serving.steering import Steering
+from fl.serving.visit import Visit
 
 RETRY_SECONDS = 1
 
@@ -85,13 +86,15 @@ def application(
                 task.cancel()
             app.state.whole = False not in [one.close() for one in steering]
             await asyncio.to_thread(batcher.close)
+            gateway.ledger.settle()
             if log is not None:
                 await asyncio.to_thread(log.close)
 
+    gateway = Gateway(slots, batcher, log)
     app = _Application(title="Meadow", summary="A model of a federation, behind HTTP.", lifespan=lifespan)
     app.state.ready, app.state.whole = False, True
     given = tuple(token.encode() for token in tokens)
-    app.service = _Service(app, slots, Gateway(slots, batcher, log), limits, given, Measures.new(), tells_ids)
+    app.service = _Service(app, slots, gateway, limits, given, Measures.new(), tells_ids)
     app.service.route(beside)
     return app
 

@@ -20,7 +20,7 @@ def answer(number: int, **changes: object) -> Record:
     values = np.array([[number, 0.5]], dtype=np.float32)
     known = {"user": f"user-{number % 3}", "model": "model", "version": "run:1", "arm": "champion", "seconds": 0.25}
     record = Record(ANSWER, f"id-{number}", 1e9 + number, **known)  # type: ignore[arg-type]
-    return record._replace(inputs=values, outputs=values * 2, places=np.array([1]), **changes)
+    return record._replace(inputs=values, outputs=values * 2, places=[1], **changes)
 
 
 def test_a_clean_stop_keeps_every_record_whole(tmp_path: Path) -> None:

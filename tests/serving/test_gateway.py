@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from fl.inference_log.files import read
@@ -36,7 +35,7 @@ def test_only_the_last_answers_are_remembered_whether_feedback_came_meanwhile_or
 
 def test_feedback_is_joined_to_what_an_earlier_server_answered(tmp_path: Path) -> None:
     before, now = InferenceLog(tmp_path), time.time()
-    answer = Record(ANSWER, "", now, "anna", None, "model", "run:3", "canary-1", "challenger", places=np.array([1]))
+    answer = Record(ANSWER, "", now, "anna", None, "model", "run:3", "canary-1", "challenger", places=[1])
     for number, age in (("right", 0), ("wrong", 0), ("old", REMEMBER_SECONDS + 60), ("told", 0)):
         before.add(answer._replace(id=number, time=now - age))
     before.add(answer._replace(id="refused", status=400))

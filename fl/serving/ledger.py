@@ -1,0 +1,97 @@
+"""What is kept of requests that were answered: labels that feedback is joined to, and their records."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import final
+
+import numpy as np
+
+from fl.inference_log.records import ANSWER, MOST_VALUES, Record
+from fl.inference_log.writer import PORTION, InferenceLog
+from fl.parameters import Array
+from fl.serving.answered import MOST_LABELS, Answered, Answers
+from fl.serving.visit import Visit
+
+SETTLE_SECONDS = 0.05
+"""How long what is less than a portion may stand."""
+
+MOST_BYTES = 2**20
+"""Of the inputs of a portion: large requests are not kept for long."""
+
+
+@final
+class Ledger:
+    """Of one server. Requests are settled a portion at a time, in the thread that answers.
+
+    Done one by one, between an answer and the next one, each of these steps found the processor's caches full of other
+    things, and they took twice as long together. What a kill costs in between is counted: a number is taken at once.
+    """
+
+    def __init__(self, answers: Answers, log: InferenceLog | None) -> None:
+        self._answers, self._log = answers, log
+        self._open: list[Visit] = []
+        self._bytes = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, visit: Visit) -> None:
+        """A request is done."""
+        if self._log is None:
+            visit.inputs = None
+        else:
+            visit.number = self._log.take_number()
+            self._bytes += 0 if visit.inputs is None else visit.inputs.nbytes
+        self._open.append(visit)
+        if len(self._open) >= PORTION or self._bytes >= MOST_BYTES:
+            self.settle()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(SETTLE_SECONDS, self._settle_rest)
+
+    def settle(self) -> None:
+        """Remember and take down all that is open."""
+        visits, self._open, self._bytes = self._open, [], 0
+        labels = _labels_of([_classes(visit) for visit in visits])
+        for visit, places in zip(visits, labels, strict=True):
+            if visit.status == 200:
+                self._answers.add(visit.id, _answered(visit, places))
+        if self._log is not None:
+            self._log.write([_record(visit, places) for visit, places in zip(visits, labels, strict=True)])
+
+    def _settle_rest(self) -> None:
+        self._timer = None
+        self.settle()
+
+
+def _classes(visit: Visit) -> Array | None:
+    """The outputs of a request that are scores of classes."""
+    return None if visit.lane.model.signature.task == "regression" else visit.outputs
+
+
+def _labels_of(outputs: Sequence[Array | None]) -> list[list[int] | None]:
+    """The numbers of the first labels of each, MOST_VALUES of them at most; those of a shape are found at once."""
+    found: list[list[int] | None] = [None] * len(outputs)
+    alike: dict[tuple[int, ...], dict[int, Array]] = defaultdict(dict)
+    for place, one in enumerate(outputs):
+        if one is not None:
+            alike[one.shape][place] = one
+    for some in alike.values():
+        places = np.stack(list(some.values())).argmax(axis=-1).reshape(len(some), -1)
+        for place, labels in zip(some, places[:, :MOST_VALUES].tolist(), strict=True):
+            found[place] = labels
+    return found
+
+
+def _answered(visit: Visit, labels: list[int] | None) -> Answered:
+    kept = None if labels is None or len(labels) > MOST_LABELS else tuple(labels)
+    lane = visit.lane
+    return Answered(visit.name, lane.model.version, visit.release, lane.arm, visit.user, visit.context, kept)
+
+
+def _record(visit: Visit, labels: list[int] | None) -> tuple[int, Record]:
+    lane = visit.lane
+    return visit.number, Record(
+        *(ANSWER, visit.id, visit.at, visit.user, visit.context, visit.name, lane.model.version, visit.release),
+        *(lane.arm, visit.status, visit.seconds, visit.inputs, visit.outputs, labels),
+    )
