@@ -42,6 +42,7 @@ were answered, ``inputs`` row by row as the model took them; a sketch stands in 
 
 
 MOST_VALUES = 256
+_SKETCH = ("missing", "mean", "deviation", "smallest", "largest")
 
 
 class Record(NamedTuple):
@@ -137,20 +138,15 @@ def _sketches_of(records: Sequence[Record]) -> list[dict[str, float] | None]:
 
 def _sketches(values: Array) -> list[dict[str, float]]:
     """Of each row (N, n), all at once: a call of NumPy for each took longer than the model's answer."""
-    if not np.isfinite(values).all():
+    smallest, largest = np.minimum.reduce(values, axis=1), np.maximum.reduce(values, axis=1)
+    if not (np.isfinite(smallest).all() and np.isfinite(largest).all()):  # a NaN is the smallest and the largest
         return [_sketch(row[np.isfinite(row)], row.size) for row in values]
     apart = values.astype(np.float64)
     means = np.add.reduce(apart, axis=1) / values.shape[1]
     apart -= means[:, None]
-    columns = {
-        "mean": means,
-        "deviation": np.sqrt(np.einsum("ij,ij->i", apart, apart) / values.shape[1]),
-        "smallest": np.minimum.reduce(values, axis=1),
-        "largest": np.maximum.reduce(values, axis=1),
-    }
-    names = ("missing", *columns)
-    told = (column.tolist() for column in columns.values())
-    return [dict(zip(names, (0, *numbers), strict=True)) for numbers in zip(*told, strict=True)]
+    deviations = np.sqrt(np.einsum("ij,ij->i", apart, apart) / values.shape[1])
+    told = (column.tolist() for column in (means, deviations, smallest, largest))
+    return [dict(zip(_SKETCH, (0, *numbers), strict=True)) for numbers in zip(*told, strict=True)]
 
 
 def _sketch(known: Array, size: int) -> dict[str, float]:

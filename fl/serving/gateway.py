@@ -62,14 +62,12 @@ class Gateway:
         return Visit(number, user, context, name, lane, router)
 
     def leave(self, visit: Visit, status: int, began: float) -> None:
-        """Count, mirror and keep: ``began`` is of time.perf_counter. What the asker did wrong is nobody's figure."""
+        """Mirror it, and keep what there is to keep: ``began`` is of time.perf_counter."""
         visit.status, visit.seconds, visit.at = status, time.perf_counter() - began, time.time()
         lane, router = visit.lane, visit.router
         lane.busy -= 1
-        if router is not None and (status == 200 or status >= 500):
-            router.answered(lane, user=visit.user, seconds=visit.seconds, failed=status != 200)
-            if status == 200 and visit.inputs is not None and visit.outputs is not None:
-                router.mirror(lane, visit.id, inputs=visit.inputs, outputs=visit.outputs)
+        if router and status == 200 and visit.inputs is not None and visit.outputs is not None:
+            router.mirror(lane, visit.id, inputs=visit.inputs, outputs=visit.outputs)
         if router is not None or self.log is not None:
             self.ledger.add(visit)
 

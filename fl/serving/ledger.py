@@ -1,4 +1,4 @@
-"""What is kept of requests that were answered: labels that feedback is joined to, and their records."""
+"""What is kept of requests that were answered: their arms' figures, labels that feedback is joined to, records."""
 
 from __future__ import annotations
 
@@ -50,11 +50,14 @@ class Ledger:
             self._timer = asyncio.get_running_loop().call_later(SETTLE_SECONDS, self._settle_rest)
 
     def settle(self) -> None:
-        """Remember and take down all that is open."""
+        """Count, remember and take down all that is open. What an asker did wrong is no arm's figure."""
         visits, self._open, self._bytes = self._open, [], 0
         labels = _labels_of([_classes(visit) for visit in visits])
         for visit, places in zip(visits, labels, strict=True):
-            if visit.status == 200:
+            status, router = visit.status, visit.router
+            if router is not None and (status == 200 or status >= 500):
+                router.answered(visit.lane, user=visit.user, seconds=visit.seconds, failed=status != 200)
+            if status == 200:
                 self._answers.add(visit.id, _answered(visit, places))
         if self._log is not None:
             self._log.write([_record(visit, places) for visit, places in zip(visits, labels, strict=True)])

@@ -112,8 +112,19 @@ def test_large_inputs_are_sketched_and_a_missing_value_is_none(tmp_path: Path) -
     picture = np.linspace(0, 1, 784, dtype=np.float32)[None, :]
     log.add(answer(0)._replace(inputs=picture))
     log.add(answer(1)._replace(inputs=np.array([[np.nan, 2.0]])))
+    log.add(answer(2)._replace(inputs=np.where(picture == 1, np.nan, np.where(picture == 0, -np.inf, picture))))
     log.close()
-    large, small = read(tmp_path)
+    large, small, holes = read(tmp_path)
+    between = picture[0, 1:-1]
+    assert holes["inputs_sketch"] == pytest.approx(
+        {
+            "missing": 2,
+            "mean": between.mean(),
+            "deviation": between.std(),
+            "smallest": between.min(),
+            "largest": between.max(),
+        }
+    )
     assert large["inputs"] is None and small["inputs_sketch"] is None
     assert large["inputs_sketch"]["mean"] == pytest.approx(0.5) and large["inputs_sketch"]["largest"] == 1.0
     assert small["inputs"] == [None, 2.0]
