@@ -14,7 +14,7 @@ from fl.inference_log.writer import InferenceLog
 from fl.serving import rows
 from fl.serving.answered import MOST_LABELS, Answered, Answers, reward_of
 from fl.serving.batching import Batcher
-from fl.serving.ledger import Ledger
+from fl.serving.bookkeeping import Books
 from fl.serving.model import Model, Unanswerable
 from fl.serving.router import Lane
 from fl.serving.slots import Slot, Slots
@@ -42,7 +42,7 @@ class Gateway:
     def __init__(self, slots: Slots, batcher: Batcher, log: InferenceLog | None = None) -> None:
         self.slots, self.batcher, self.log = slots, batcher, log
         self.answers = Answers()
-        self.ledger = Ledger(self.answers, log)
+        self.books = Books(self.answers, log)
         self._prefix, self._numbers = secrets.token_hex(6), itertools.count()
         if log is not None:
             self._remember(log)
@@ -69,14 +69,14 @@ class Gateway:
         if router and status == 200 and visit.inputs is not None and visit.outputs is not None:
             router.mirror(lane, visit.id, inputs=visit.inputs, outputs=visit.outputs)
         if router is not None or self.log is not None:
-            self.ledger.add(visit)
+            self.books.add(visit)
 
     def feedback(self, told: dict[str, Any]) -> None:
         """Join {"id", "reward"} or {"id", "label"} to its answer. Raises Unanswerable, Unknown."""
         number, given = told.get("id"), told.keys() - {"id"}
         if not isinstance(number, str) or given not in ({"reward"}, {"label"}):
             raise Unanswerable('expected {"id": text, "reward": number from 0 to 1} or {"id": text, "label": ...}')
-        self.ledger.settle()
+        self.books.settle()
         answer = self.answers.find(number)
         if answer is None:
             again = self.answers.settled(number)

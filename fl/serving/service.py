@@ -86,7 +86,7 @@ def application(
                 task.cancel()
             app.state.whole = False not in [one.close() for one in steering]
             await asyncio.to_thread(batcher.close)
-            gateway.ledger.settle()
+            gateway.books.settle()
             if log is not None:
                 await asyncio.to_thread(log.close)
 
