@@ -23,7 +23,7 @@ MOST_BYTES = 2**20
 
 
 @final
-class Ledger:
+class Books:
     """Of one server. Requests are settled a portion at a time, in the thread that answers.
 
     Done one by one, between an answer and the next one, each of these steps found the processor's caches full of other
