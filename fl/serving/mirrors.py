@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections import deque
@@ -30,7 +31,10 @@ START_SECONDS = 60.0
 GATHER_SECONDS = 0.02
 """Between two hand-overs: a request at a time, the shadow would wake as often as the server, beside it."""
 FIRST_PAUSE_SECONDS, MOST_PAUSE_SECONDS = 4.0, 60.0
-"""Between two starts of a process that fails: each start costs seconds of a core."""
+"""Between two starts of a process that fails: each start loads the version anew."""
+
+IMPORTED_FIRST = ("torch", "onnxruntime", "fl.models.evaluate", "experiments.export")
+"""What takes long to import, and is imported once for all shadows, where the server itself has needed it."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +172,10 @@ class _Failed(Exception):
 
 class _Process:
     def __init__(self, load: Callable[[str], Model], version: str) -> None:
-        context = multiprocessing.get_context("spawn")
+        # A process that has imported all that and does nothing else forks each shadow: started from nothing, at a low
+        # priority, a shadow had no chance to begin on a machine that is busy.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([name for name in IMPORTED_FIRST if name in sys.modules])
         self._ours, theirs = context.Pipe()
         self._process = context.Process(target=_answer, args=(theirs, load, version), daemon=True)
         try:
