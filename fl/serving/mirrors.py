@@ -33,7 +33,7 @@ GATHER_SECONDS = 0.02
 FIRST_PAUSE_SECONDS, MOST_PAUSE_SECONDS = 4.0, 60.0
 """Between two starts of a process that fails: each start loads the version anew."""
 
-IMPORTED_FIRST = ("torch", "onnxruntime", "fl.models.evaluate", "experiments.export")
+IMPORTED_FIRST = ("torch", "onnxruntime", "fl.models.evaluate", "fl.registry")
 """What takes long to import, and is imported once for all shadows, where the server itself has needed it."""
 
 
