@@ -229,7 +229,9 @@ class _Mirror:
 
     def _aliases(self) -> None:
         standing = dict(self.client.get_registered_model(self.model).aliases)
-        wanted = {alias: str(self.versions[v.hash].version) for alias, v in self.registry.aliases().items()}
+        named = {alias: self.versions.get(version.hash) for alias, version in self.registry.aliases().items()}
+        # A round that was committed during this pass may have an alias already: it is for the next one.
+        wanted = {alias: str(version.version) for alias, version in named.items() if version is not None}
         for alias, number in wanted.items():
             if str(standing.get(alias)) != number:
                 self.client.set_registered_model_alias(self.model, alias, number)

@@ -86,32 +86,52 @@ class Workers:
                     waiting.clear()
                     break
                 index = waiting.popleft()
-                process, connection = self._idle.pop() if self._idle else _started()
-                connection.send((function, tuple(calls[index][1])))
+                if not self._idle:
+                    self._start()
+                process, connection = self._idle[-1]
                 self._busy[connection] = process, index
+                self._idle.pop()
+                connection.send((function, tuple(calls[index][1])))
             for ready in wait(list(self._busy)):
                 assert isinstance(ready, Connection)
-                process, index = self._busy.pop(ready)
+                process, index = self._busy[ready]
                 try:
                     fault, outcomes[index] = ready.recv()
                 except EOFError:
                     process.join()
+                    del self._busy[ready]
                     outcomes[index] = TrialFailed(trial=calls[index][0], reason=_ended(process.exitcode))
                     continue
                 self._idle.append((process, ready))
+                del self._busy[ready]
                 if isinstance(outcomes[index], Interrupted):
                     raise outcomes[index]
                 if fault:
                     raise RuntimeError(f"trial {calls[index][0]}: {fault}")
         return outcomes
 
+    def _start(self) -> None:
+        """One more process that waits for functions; spawned, since a process with threads cannot be forked safely."""
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_work, args=(theirs,))
+        self._idle.append((process, ours))
+        process.start()
+        theirs.close()
+
     def end(self) -> None:
-        """End the processes: a trial that runs finishes its round or abandons it, as when it is interrupted."""
-        for process, _ in self._busy.values():
+        """End the processes: a trial that runs finishes its round or abandons it, as when it is interrupted.
+
+        An interruption may come between any two steps of this class, so a process is always idle or busy, or both for
+        a moment: one that was neither would be waited for by the end of Python, for as long as its trial takes.
+        """
+        busy = [process for process, _ in self._busy.values() if process.ident is not None]
+        idle = [process for process, _ in self._idle if process.ident is not None]
+        for process in busy:
             process.terminate()
         for _, connection in self._idle:
             connection.close()
-        for process in [*(one for one, _ in self._busy.values()), *(one for one, _ in self._idle)]:
+        for process in (*busy, *idle):
             process.join(ENDS_WITHIN_SECONDS)
             if process.is_alive():
                 process.kill()
@@ -139,16 +159,6 @@ def _ended(status: int | None) -> str:
     if status is not None and status < 0:
         return f"its process was ended by {signal.Signals(-status).name}"
     return f"its process ended with status {status}"
-
-
-def _started() -> tuple[SpawnProcess, Connection]:
-    """A new process that waits for functions; spawned, since a process with threads cannot be forked safely."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_work, args=(theirs,))
-    process.start()
-    theirs.close()
-    return process, ours
 
 
 def _work(connection: Connection) -> None:

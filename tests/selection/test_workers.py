@@ -93,3 +93,51 @@ def test_no_process_outlives_its_parent(tmp_path, number):
     for process in left:
         process.kill()
     assert not left
+
+
+INTERRUPTED = """
+import multiprocessing, sys, time
+from experiments.selection import workers
+workers.available_cores = lambda: 2
+left = 0
+
+def trace(frame, event, argument):
+    if frame.f_code is not workers.Workers._at_once.__code__:
+        return None
+    def line(frame, event, argument):
+        global left
+        left -= event == "line"
+        if left == 0:
+            raise KeyboardInterrupt
+        return line
+    return line
+
+if __name__ == "__main__":
+    after = 0
+    while True:
+        after += 1
+        with workers.Workers(2) as two:
+            two.each(time.sleep, {"a": (0,), "b": (0,)})
+            left = after
+            sys.settrace(trace)
+            try:
+                two.each(time.sleep, {"a": (600,), "b": (0,), "c": (600,)})
+            except KeyboardInterrupt:
+                pass
+            finally:
+                sys.settrace(None)
+        children = len(multiprocessing.active_children())
+        print(after, "left", children, flush=True)
+        if children or after == 24:
+            sys.exit(children)
+"""
+
+
+@pytest.mark.slow
+def test_an_interruption_at_any_line_ends_every_process(tmp_path):
+    """Two of the processes have ten minutes to do; with one left over, the end of Python would wait for it."""
+    script = tmp_path / "parent.py"
+    script.write_text(INTERRUPTED)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=280)
+    told = done.stdout.splitlines()
+    assert done.returncode == 0 and told == [f"{n} left 0" for n in range(1, 25)], done.stdout + done.stderr
