@@ -18,6 +18,7 @@ from torch import nn
 from clients import schedule
 from clients.boosting import Trees, trees_of
 from clients.memory import keep_freed_memory
+from clients.stacking import goes_alone
 from clients.state import StateStore
 from clients.training import TrainingOptions
 from clients.vectorized import why_one_by_one
@@ -209,7 +210,9 @@ def query_setting(*, partitions: Path, signature: Signature, seed: int) -> Setti
 
 
 def stack_size(module: nn.Module) -> int:
-    """How many clients to stack: as many as fit a core's share of the cache."""
+    """How many clients to stack: as many as fit a core's share of the cache, and one of a model with convolutions."""
+    if goes_alone(module):
+        return 1
     bytes_each = max(1, num_bytes(arrays.parameters_of(module, views=True)))
     return max(1, min(MOST_STACKED, STACK_BYTES // bytes_each))
 

@@ -11,22 +11,11 @@ they are, with clients and examples in one axis.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-
-from fl.models.layers import TargetUnit
-from fl.models.recipe_preprocessing import RecipePreprocessing
-from fl.models.table_preprocessing import TablePreprocessing
-
-ROWWISE: tuple[type[nn.Module], ...] = (
-    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Softplus, nn.Tanh,
-    nn.Sigmoid, nn.LogSigmoid, nn.Hardtanh, nn.Hardsigmoid, nn.Hardswish, nn.Identity, nn.Softmax, nn.LogSoftmax,
-    nn.Unflatten, TablePreprocessing, RecipePreprocessing, TargetUnit,
-)  # fmt: skip
-"""Layers without parameters that treat each example by itself."""
 
 
 @dataclass
@@ -99,7 +88,7 @@ class StackedLinear(Stacked):
 
     def __init__(self, prefix: str, arrays: dict[str, Tensor], step: Step) -> None:
         self.step = step
-        self.names = _name(prefix, "weight"), _name(prefix, "bias")
+        self.names = parameter_name(prefix, "weight"), parameter_name(prefix, "bias")
         self.weight, self.bias = arrays[self.names[0]], arrays.get(self.names[1])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -146,12 +135,13 @@ class StackedFlatten(Stacked):
 
     def forward(self, x: Tensor) -> Tensor:
         """(k, B, ...) -> (k, B, features)."""
-        self.shape = x.shape
+        self.x = x
         return x.flatten(2)
 
     def backward(self, dy: Tensor) -> Tensor:
-        """The shape that came in."""
-        return dy.reshape(self.shape)
+        """The shape that came in, and its layout: images before it are in channels_last."""
+        dx = dy.reshape(self.x.shape)
+        return dx if self.x.is_contiguous() else torch.empty_like(self.x).copy_(dx)
 
 
 class StackedDropout(Stacked):
@@ -178,9 +168,8 @@ class _Differentiated(Stacked):
 
     def __init__(self, prefix: str, arrays: dict[str, Tensor], step: Step) -> None:
         self.step = step
-        self.parameters = {
-            part: (name, arrays[name]) for part in ("weight", "bias") if (name := _name(prefix, part)) in arrays
-        }
+        names = {part: parameter_name(prefix, part) for part in ("weight", "bias")}
+        self.parameters = {part: (name, arrays[name]) for part, name in names.items() if name in arrays}
         self.learns = bool(self.parameters)
 
     def compute(self, x: Tensor, parameters: dict[str, Tensor]) -> Tensor:
@@ -248,73 +237,6 @@ class Rowwise(_Differentiated):
         return out.reshape(*x.shape[:2], *out.shape[1:])
 
 
-def _name(prefix: str, parameter: str) -> str:
+def parameter_name(prefix: str, parameter: str) -> str:
+    """Of a parameter of the layer ``prefix``, in the state dict."""
     return f"{prefix}.{parameter}" if prefix else parameter
-
-
-def flat_layers(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """The leaves of nested nn.Sequential, in order, with their names in the state dict."""
-    if type(module) is nn.Sequential:
-        for name, child in module.named_children():
-            yield from flat_layers(child, _name(prefix, name))
-    else:
-        yield prefix, module
-
-
-def why_not(module: nn.Module) -> str | None:
-    """Why a module cannot be stacked, in words; None if it can."""
-    seen: set[int] = set()
-    for name, layer in flat_layers(module):
-        known = type(layer) in (nn.Linear, nn.LayerNorm, nn.Embedding, nn.Flatten, nn.Dropout, *ROWWISE)
-        if not known:
-            return f"no stacked form of {type(layer).__name__} ({name or 'the model'})"
-        if isinstance(layer, nn.Flatten) and (layer.start_dim, layer.end_dim) != (1, -1):
-            return f"a Flatten of other axes than all but the first ({name})"
-        if isinstance(layer, nn.Embedding) and (layer.padding_idx is not None or layer.max_norm or layer.sparse):
-            return f"an Embedding with padding, a largest norm or sparse gradients ({name})"
-        if isinstance(layer, nn.Softmax | nn.LogSoftmax) and layer.dim != -1:
-            return f"a {type(layer).__name__} over another axis than the last ({name})"
-        if layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks:
-            return f"hooks on {name}"
-        for parameter in layer.parameters(recurse=False):
-            if id(parameter) in seen:
-                return f"a tensor that two layers share ({name})"
-            if not parameter.requires_grad:
-                return f"frozen parameters ({name})"
-            seen.add(id(parameter))
-    return None if seen else "it has no parameters"
-
-
-def stack(
-    module: nn.Module,
-    arrays: dict[str, Tensor],
-    step: Step,
-    draws: Callable[[], Sequence[torch.Generator]],
-    sizes: list[int],
-) -> list[Stacked]:
-    """The stacked layers of ``module``, over ``arrays``: name -> (C, ...). ``why_not(module)`` must be None.
-
-    ``draws`` makes a generator a client, where a layer draws; ``sizes`` will hold the batch sizes of a step.
-    """
-    layers: list[Stacked] = []
-    dropping = any(isinstance(layer, nn.Dropout) for _, layer in flat_layers(module))
-    generators = draws() if dropping else ()
-    for prefix, layer in flat_layers(module):
-        learnt_before = any(before.learns for before in layers)
-        match layer:
-            case nn.Linear():
-                layers.append(StackedLinear(prefix, arrays, step))
-            case nn.LayerNorm():
-                layers.append(StackedLayerNorm(layer, prefix, arrays, step))
-            case nn.Embedding():
-                layers.append(StackedEmbedding(prefix, arrays, step))
-            case nn.Flatten():
-                layers.append(StackedFlatten())
-            case nn.ReLU():
-                layers.append(StackedReLU())
-            case nn.Dropout():
-                layers.append(StackedDropout(layer.p, generators, sizes))
-            case _:
-                layers.append(Rowwise(layer))
-        layers[-1].differentiable = learnt_before
-    return layers

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clients.stacked_layers import Step, stack, why_not
+from clients.stacked_layers import Step
+from clients.stacking import stack, why_not
 from clients.training import Trained, TrainingOptions
 from fl.algorithms.algorithm import Correction
 from fl.data.dataset import Examples
@@ -87,7 +88,7 @@ def train_stacked(
     sums = losses.sum(0).tolist()
     trained = [
         Trained(
-            {name: value[rank].numpy() for name, value in stacked.items()},
+            {name: value[rank].contiguous().numpy() for name, value in stacked.items()},
             len(plans[i].sizes),
             rate,
             Mean(sums[rank], float(plans[i].sizes.sum())),

@@ -71,8 +71,14 @@ def to_inputs(x: Array, signature: Signature) -> Tensor:
 
 
 def laid_out(inputs: Tensor) -> Tensor:
-    """A batch as convolutions and pooling on a CPU like it best: images (N, C, H, W) in channels_last, others as is."""
-    return inputs.contiguous(memory_format=torch.channels_last) if inputs.dim() == 4 else inputs
+    """A batch as convolutions and pooling on a CPU like it best: images (N, C, H, W) in channels_last, others as is.
+
+    Of one channel both layouts are the same memory, and torch takes it for the other one unless its strides say so.
+    """
+    if inputs.dim() != 4:
+        return inputs
+    found, (_, channels, height, width) = inputs.contiguous(memory_format=torch.channels_last), inputs.shape
+    return found.as_strided(found.shape, (height * width, 1, width, 1)) if channels == 1 else found
 
 
 def to_targets(y: Array, signature: Signature) -> Tensor:

@@ -55,6 +55,24 @@ class Normalised:
         )
 
 
+def convolutions(signature: Signature) -> nn.Module:
+    """Two convolutions as the CNN has them, and what else images may go through."""
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(4, 6, (3, 2), stride=(1, 2), padding=(1, 0), groups=2, bias=False),
+        nn.Tanh(),
+        nn.MaxPool2d(3, stride=1, padding=1, ceil_mode=True),
+        nn.AdaptiveAvgPool2d((2, 1)),
+        nn.Flatten(),
+        nn.Dropout(0.2),
+        nn.Linear(12, 8),
+        nn.ReLU(),
+        nn.Linear(8, signature.num_outputs),
+    )
+
+
 def embedding(signature: Signature) -> nn.Module:
     """Tokens to the next token, without memory."""
     return nn.Sequential(nn.Embedding(9, 6), nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, signature.num_outputs))
@@ -68,6 +86,13 @@ MODELS: dict[str, tuple[Signature, Any]] = {
             target="fl.models.mlp.build", arguments={"hidden": [16, 8], "dropout": 0.3}, signature=s, seed=1
         ),
     ),
+    "cnn": (
+        IMAGES,
+        lambda s: build_model(
+            target="fl.models.cnn.build", arguments={"channels": [3, 5], "hidden": 16}, signature=s, seed=1
+        ),
+    ),
+    "convolutions": (IMAGES, convolutions),
     "table": (TABLE, lambda s: build_model(target="fl.models.table_mlp.build", arguments={}, signature=s, seed=1)),
     "normalised": (IMAGES, Normalised.build),
     "embedding": (TOKENS, embedding),
@@ -78,7 +103,8 @@ def examples_of(signature: Signature, sizes: Sequence[int], rng: np.random.Gener
     """Random examples of so many clients, as a store would hold them."""
     match signature.task:
         case "classification":
-            return [Examples(rng.integers(0, 256, (n, 6, 6), dtype=np.uint8), rng.integers(0, 4, n)) for n in sizes]
+            pixels = [rng.integers(0, 256, (n, 1, 6, 6), dtype=np.uint8) for n in sizes]
+            return [Examples(x, rng.integers(0, 4, len(x))) for x in pixels]
         case "next_token":
             return [Examples(rng.integers(0, 9, (n, 7)), rng.integers(0, 9, (n, 7))) for n in sizes]
         case _:
@@ -199,7 +225,9 @@ def test_a_client_does_not_depend_on_the_others_of_its_stack(name: str) -> None:
 @pytest.mark.parametrize(
     "module, options, why",
     [
-        (nn.Conv2d(1, 1, 3), {}, "no stacked form of Conv2d"),
+        (nn.Conv3d(1, 1, 3), {}, "no stacked form of Conv3d"),
+        (nn.Conv2d(1, 1, 3, padding="same"), {}, "padding is no number of zeros"),
+        (nn.Conv2d(1, 1, 3, padding=1, padding_mode="reflect"), {}, "padding is no number of zeros"),
         (nn.Sequential(nn.Flatten(0), nn.Linear(2, 2)), {}, "a Flatten of other axes"),
         (nn.Linear(2, 2), {"optimizer": "adam"}, "the optimiser is adam"),
         (nn.Linear(2, 2), {"clip_norm": 1.0}, "clipping"),
