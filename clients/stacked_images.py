@@ -98,5 +98,9 @@ def why_no_image_layer(layer: nn.Module) -> str | None:
 
 
 def _together(found: Sequence[Tensor]) -> Tensor:
-    """With a client axis. One client's keeps its layout, and is not copied."""
-    return found[0].unsqueeze(0) if len(found) == 1 else torch.stack(list(found))
+    """With a client axis, each client's in its layout. One client's is not copied."""
+    if len(found) == 1:
+        return found[0].unsqueeze(0)
+    if found[0].dim() == 4:
+        return torch.stack([one.permute(0, 2, 3, 1) for one in found]).permute(0, 1, 4, 2, 3)
+    return torch.stack(list(found))

@@ -63,6 +63,7 @@ def convolutions(signature: Signature) -> nn.Module:
         nn.MaxPool2d(2),
         nn.Conv2d(4, 6, (3, 2), stride=(1, 2), padding=(1, 0), groups=2, bias=False),
         nn.Tanh(),
+        nn.Dropout(0.1),
         nn.MaxPool2d(3, stride=1, padding=1, ceil_mode=True),
         nn.AdaptiveAvgPool2d((2, 1)),
         nn.Flatten(),
@@ -190,6 +191,12 @@ def test_stacked_equals_one_by_one(
 def test_stacked_equals_one_by_one_in_float32(name: str, momentum: float, mu: float, constant: bool) -> None:
     options = TrainingOptions(batch_size=4, learning_rate=0.02, momentum=momentum, weight_decay=0.01)
     agree(*both_ways(name, [9, 14, 3, 20], options, mu=mu, constant=constant))
+
+
+@pytest.mark.parametrize("name", ["cnn", "embedding", "mlp", "normalised"])
+def test_weights_that_are_large_go_another_way_to_the_same_end(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clients.stacked_layers.LARGE_BYTES", 0)
+    agree(*both_ways(name, [9, 14, 3], TrainingOptions(batch_size=4, learning_rate=0.02), double=True), to=1e-12)
 
 
 @pytest.mark.parametrize("name", sorted(MODELS))
