@@ -42,7 +42,6 @@ were answered, ``inputs`` row by row as the model took them; a sketch stands in 
 
 
 MOST_VALUES = 256
-_SKETCH = ("missing", "mean", "deviation", "smallest", "largest")
 
 
 class Record(NamedTuple):
@@ -146,7 +145,10 @@ def _sketches(values: Array) -> list[dict[str, float]]:
     apart -= means[:, None]
     deviations = np.sqrt(np.einsum("ij,ij->i", apart, apart) / values.shape[1])
     told = (column.tolist() for column in (means, deviations, smallest, largest))
-    return [dict(zip(_SKETCH, (0, *numbers), strict=True)) for numbers in zip(*told, strict=True)]
+    return [
+        {"missing": 0, "mean": mean, "deviation": deviation, "smallest": low, "largest": high}
+        for mean, deviation, low, high in zip(*told, strict=True)
+    ]
 
 
 def _sketch(known: Array, size: int) -> dict[str, float]:
