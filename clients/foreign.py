@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -239,7 +239,21 @@ class Crew:
         queue = worker.queue if own else max((w.queue for w in self._workers), key=len)
         fair = sum(len(w.queue) for w in self._workers) // (2 * len(self._workers))
         size = int(max(1, min(MOST_IN_A_CHUNK, fair, CHUNK_SECONDS / max(self._mean_seconds, 1e-6))))
-        return [queue.popleft() if own else queue.pop() for _ in range(min(size, len(queue)))]
+        # One message of a client at a time, in their order: the next one finds the state that this one leaves.
+        busy = {job.partition for w in self._workers for job in w.running.values()}
+        ahead = Counter(job.partition for job in queue) if not own else Counter()
+        jobs: list[Job] = []
+        later: list[Job] = []
+        while queue and len(jobs) < size:
+            job = queue.popleft() if own else queue.pop()
+            ahead[job.partition] -= 1
+            if job.partition in busy or ahead[job.partition] > 0:
+                later.append(job)
+            else:
+                jobs.append(job)
+                busy.add(job.partition)
+        (queue.extendleft if own else queue.extend)(reversed(later))
+        return jobs
 
     def _give(self, worker: Worker, jobs: Sequence[Job]) -> None:
         new: dict[int, Buffer] = {}
@@ -290,7 +304,7 @@ class Crew:
             elif job.attempts >= MAX_ATTEMPTS:
                 self._answer_for(job, "the process that ran it died, twice")
             else:
-                worker.queue.appendleft(job)
+                self._workers[job.partition % len(self._workers)].queue.appendleft(job)
 
     def _answer_for(self, job: Job, why: str) -> None:
         self._close(job)

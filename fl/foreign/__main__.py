@@ -30,4 +30,6 @@ def load(folder: Path, role: str) -> ModuleType:
 if __name__ == "__main__":
     role, descriptor = sys.argv[1:]
     sys.argv = sys.argv[:1]
+    for stream in (sys.stdout, sys.stderr):  # the driver ends this process by a signal: nothing may wait in a buffer
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     load(Path(__file__).resolve().parent, role).main(socket.socket(fileno=int(descriptor)))

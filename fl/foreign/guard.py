@@ -29,7 +29,8 @@ def guarded(strategy: Strategy, sent: Sequence[Message], replies: Sequence[Messa
     """``replies`` with an Error in the place of each that may not be aggregated.
 
     Where the app has a way of its own to aggregate, it may agree with its clients on other names and shapes than the
-    server sent: there a reply must look like most others of its round.
+    server sent: there a reply must look like what its client was sent, or like more than half of its round, where so
+    many look alike.
     """
     innermost = _innermost(strategy)
     if any(kind.__name__ in TREES for kind in type(innermost).__mro__):
@@ -42,7 +43,9 @@ def guarded(strategy: Strategy, sent: Sequence[Message], replies: Sequence[Messa
     usual = None if strict else _usual(replies)
     out = []
     for reply in replies:
-        layout = (expected.get(reply.metadata.src_node_id) or None) if strict else usual
+        layout = expected.get(reply.metadata.src_node_id) or None
+        if not strict and reply.has_content() and layout_of(reply.content) != layout:
+            layout = usual
         why = "" if reply.has_error() else objection(reply.content, layout, weight, strict=strict)
         error = Error(REFUSED, f"refused: {why}") if why else None
         out.append(make_message(metadata=reply.metadata, error=error) if error else reply)
@@ -59,6 +62,8 @@ def objection(content: RecordDict, layout: Layout | None, weight: str | None, *,
         return _difference(found_layout, layout)
     for record in arrays:
         for name, array in record.items():
+            if not strict and array.stype != "numpy.ndarray":
+                continue  # bytes that only the app can read
             if why := _objection_to_values(array):
                 return f"array {name!r} {why}"
     if weight is not None:
@@ -114,7 +119,7 @@ def _difference(found: Layout, expected: Layout) -> str:
 
 
 def _usual(replies: Sequence[Message]) -> Layout | None:
-    """The layout that most replies have."""
+    """The layout that more than half of the replies have, if any: where each has its own, none is the usual one."""
     found = [layout_of(reply.content) for reply in replies if reply.has_content()]
     return _most_common([layout for layout in found if layout is not None])
 
@@ -124,6 +129,8 @@ def _most_common(layouts: Sequence[Layout]) -> Layout | None:
         return None
     counts = Counter(tuple(sorted(layout.items())) for layout in layouts)
     most = max(counts.values())
+    if 2 * most <= len(layouts):
+        return None
     return next(layout for layout in layouts if counts[tuple(sorted(layout.items()))] == most)
 
 

@@ -19,7 +19,7 @@ OURS = frozenset({"fl", "clients", "server", "conf", "experiments"})
 ROOT = Path(__file__).resolve().parent.parent.parent
 PR_SET_PDEATHSIG = 1
 ROUTINE = ("configure_train", "configure_evaluate", "aggregate_train", "aggregate_evaluate", "_check_and_log_replies")
-"""Functions of Flower's strategies that log every round what our own progress shows."""
+"""Functions of Flower's strategies that log every round what our own progress shows; an app's have the same names."""
 
 
 class AppFinder:
@@ -81,4 +81,6 @@ def seeds() -> ModuleType:
 
 
 def _worth_saying(record: logging.LogRecord) -> bool:
-    return record.levelno > logging.INFO or record.funcName not in ROUTINE
+    if record.levelno > logging.INFO or record.funcName not in ROUTINE or "Received error" in str(record.msg):
+        return True
+    return not Path(record.pathname).is_relative_to(Path(sys.modules["flwr"].__file__ or "").parent)

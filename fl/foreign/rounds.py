@@ -10,7 +10,7 @@ from __future__ import annotations
 import pickle
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from logging import INFO
 from types import ModuleType
@@ -291,7 +291,12 @@ def _values(replies: Sequence[Message]) -> dict[str, list[float]]:
 
 
 def _numbers(record: Mapping[str, Any] | None) -> dict[str, float]:
-    return {name: float(value) for name, value in (record or {}).items() if not isinstance(value, list)}
+    found: dict[str, float] = {}
+    for name, value in (record or {}).items():  # an app's evaluate_fn may return any dict
+        if not isinstance(value, list | str | bytes):
+            with suppress(TypeError, ValueError, RuntimeError):
+                found[name] = float(value)
+    return found
 
 
 def _bytes(messages: Sequence[Message]) -> int:

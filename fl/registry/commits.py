@@ -178,7 +178,7 @@ def _walked(value: Any, *where: object) -> Any:
         if where[:1] == ("metrics",):
             return None
         raise BadInput(key=_path(where), got=value, allowed="a finite number")
-    if isinstance(value, (str, int, float)):
+    if value is None or isinstance(value, (str, int, float)):
         return value
     allowed = "what JSON holds: a mapping, list, text, number, truth or null"
     raise BadInput(key=_path(where), got=repr(value), allowed=allowed)

@@ -163,6 +163,28 @@ def test_queries_mods_actions_and_error_replies(run, capfd):
     assert "the server is up" in out and "the server is down" in out
 
 
+def test_what_an_app_says_asks_and_measures_its_own_way(tmp_path):
+    """Started as users start it: standard output is a pipe, and nothing asks Python not to keep what is printed."""
+    known = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(
+        [FL, "app", "run", str(APPS / "talkative"), "--num-clients", "5", "--run-dir", "run", "--registry", "registry"],
+        cwd=tmp_path,
+        env={**known, "APP_RESULT": str(tmp_path / "run.json")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    said = done.stdout + done.stderr
+    assert all(said.count(f"client {client} trains") == 2 for client in range(5))
+    assert "round 1 has 5 replies" in said and "round 2 has 5 replies" in said
+    found = result(tmp_path / "run")
+    assert found["times"] == [[1, 2, 3, 4]] * 5  # a message finds the state that the one before it left
+    assert found["arrays"] == [1.0] * 5
+    measured = Registry(tmp_path / "registry").version("run:2").manifest["metrics"]
+    assert measured == {"length": 5.0, "ratio": None}
+
+
 def test_secure_aggregation_by_the_legacy_workflow(run):
     found = result(run("secaggplus"))
     assert found["arrays"] == pytest.approx([0.4] * 5, abs=1e-3)  # two rounds of the mean of 0, 0.1 ... 0.4
