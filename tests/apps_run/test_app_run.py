@@ -25,10 +25,10 @@ FLOWER_ENGINE = Path(__file__).with_name("flower_engine.py")
 FL = str(Path(sys.executable).with_name("fl"))
 DETERMINISTIC = {
     "strategy_start": "num-server-rounds=2 nodes=5",
-    "queries": "",
+    "queries": "nodes=5",
     "module_cache": "",
     "legacy_numpy": "",
-    "state_rollback": "",
+    "state_rollback": "nodes=5",
 }
 
 Run = Callable[..., Path]

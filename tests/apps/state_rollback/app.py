@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from pathlib import Path
 
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
@@ -24,6 +25,8 @@ def query(message: Message, context: Context) -> Message:
 @server_app.main()
 def main(grid: Grid, context: Context) -> None:
     found = []
+    while len(list(grid.get_node_ids())) < int(context.run_config["nodes"]):
+        time.sleep(0.1)
     for raises in (False, True, False):
         content = RecordDict({"do": ConfigRecord({"raise": raises})})
         replies = grid.send_and_receive([Message(content, node, "query") for node in grid.get_node_ids()])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +71,8 @@ def server_lifespan(context: Context):
 @server_app.main()
 def main(grid: Grid, context: Context) -> None:
     found = {}
-    nodes = sorted(grid.get_node_ids())
+    while len(nodes := sorted(grid.get_node_ids())) < int(context.run_config["nodes"]):
+        time.sleep(0.1)
 
     def ask(message_type, content=None):
         messages = [Message(content or RecordDict(), node, message_type, group_id="7") for node in nodes]
