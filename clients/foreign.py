@@ -156,7 +156,7 @@ class Crew:
             if self._crashes.get(job.partition, 0) >= MAX_ATTEMPTS:
                 self._answer_for(job, "quarantined: it cost two processes")
             else:
-                self._workers[job.partition % len(self._workers)].queue.append(job)
+                self._home(job).append(job)
         self._feed()
 
     def abandon(self, ids: Iterable[str]) -> None:
@@ -234,6 +234,10 @@ class Crew:
             if jobs:
                 self._give(worker, jobs)
 
+    def _home(self, job: Job) -> deque[Job]:
+        """The one queue that a client's messages stand in, so that they keep their order."""
+        return self._workers[job.partition % len(self._workers)].queue
+
     def _next_jobs(self, worker: Worker) -> list[Job]:
         own = bool(worker.queue)
         queue = worker.queue if own else max((w.queue for w in self._workers), key=len)
@@ -304,7 +308,7 @@ class Crew:
             elif job.attempts >= MAX_ATTEMPTS:
                 self._answer_for(job, "the process that ran it died, twice")
             else:
-                self._workers[job.partition % len(self._workers)].queue.appendleft(job)
+                self._home(job).appendleft(job)
 
     def _answer_for(self, job: Job, why: str) -> None:
         self._close(job)

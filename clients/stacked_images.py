@@ -50,10 +50,11 @@ class StackedConv2d(Stacked):
             aten.convolution_backward(one, x, weight, sizes, *self.options, wanted)
             for one, x, weight in zip(dy, self.x, self.weight, strict=False)
         ]
-        self.step.apply_gradient(self.names[0], self.weight[:k], _together([gradients[1] for gradients in found]))
+        inputs, weights, biases = zip(*found, strict=True)
+        self.step.apply_gradient(self.names[0], self.weight[:k], _together(weights))
         if self.bias is not None:
-            self.step.apply_gradient(self.names[1], self.bias[:k], _together([gradients[2] for gradients in found]))
-        return _together([gradients[0] for gradients in found]) if self.differentiable else dy
+            self.step.apply_gradient(self.names[1], self.bias[:k], _together(biases))
+        return _together(inputs) if self.differentiable else dy
 
 
 class StackedMaxPool2d(Stacked):

@@ -121,17 +121,9 @@ def _difference(found: Layout, expected: Layout) -> str:
 def _usual(replies: Sequence[Message]) -> Layout | None:
     """The layout that more than half of the replies have, if any: where each has its own, none is the usual one."""
     found = [layout_of(reply.content) for reply in replies if reply.has_content()]
-    return _most_common([layout for layout in found if layout is not None])
-
-
-def _most_common(layouts: Sequence[Layout]) -> Layout | None:
-    if not layouts:
-        return None
+    layouts = [layout for layout in found if layout is not None]
     counts = Counter(tuple(sorted(layout.items())) for layout in layouts)
-    most = max(counts.values())
-    if 2 * most <= len(layouts):
-        return None
-    return next(layout for layout in layouts if counts[tuple(sorted(layout.items()))] == most)
+    return next((dict(layout) for layout, times in counts.items() if 2 * times > len(layouts)), None)
 
 
 def _innermost(strategy: Strategy) -> Strategy:

@@ -6,7 +6,7 @@
       SERVER-000001.jsonl     what a server writes now, a line a record
       SERVER-000001.parquet   the same once it was large or old enough
 
-Records become lines a few at a time, where they are taken; a thread writes what has gathered, every ``flush_seconds``.
+Records become lines where they are taken, all that come together at once; a thread writes them every ``flush_seconds``.
 Each has a number, and how many were taken stands in memory that outlives the process: after a kill the next server of
 the folder turns what was written into Parquet and knows how many records never were: at most one flush interval's.
 

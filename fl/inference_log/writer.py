@@ -17,13 +17,8 @@ from fl.inference_log.counts import REFUSED, TAKEN, Counts
 from fl.inference_log.files import bound, needs_duckdb, recover, to_parquet
 from fl.inference_log.records import Record, lines_of
 
-PORTION = 32
-"""Records whose lines are made at once. Their inputs are still in the processor's cache then; a thread that did it
-half a second later took twice as long, and those who answer waited for it as well.
-"""
-
 MOST_AT_ONCE = 64
-"""Portions that are written by one call: what a full disk can cost at once."""
+"""Calls of ``write`` whose lines go to the disk by one call: what a full disk can cost at once."""
 
 SALT_BYTES = 32
 
@@ -61,7 +56,6 @@ class InferenceLog:
         self._salt = _salt(folder)
         self._lock = threading.Lock()  # for a few instructions at a time: nobody waits behind it
         self._waiting = 0
-        self._gathered: list[tuple[int, Record]] = []
         self._lines: deque[tuple[int, bytes]] = deque()
         self.lost_before = recover(folder)
         self._counts = Counts(folder / f"{self.server}.count", own=True)
@@ -81,16 +75,17 @@ class InferenceLog:
         return self.taken
 
     def write(self, records: Sequence[tuple[int, Record]]) -> None:
-        """Take down records that have their numbers."""
+        """Take down records that have their numbers. Their lines are made here, while their inputs are still in the
+        processor's cache: a thread that did it half a second later took twice as long, and those who answer waited for
+        it as well.
+        """
         with self._lock:
             taken = records[: max(0, self.most_waiting - self._waiting)]
             self._waiting += len(taken)
-            self._gathered += taken
-            portion = self._portion() if len(self._gathered) >= PORTION else None
         if len(taken) < len(records):
             self._refuse(len(records) - len(taken))
-        if portion:
-            self._make_lines(portion)
+        if taken:
+            self._lines.append((len(taken), lines_of(taken, server=self.server, salt=self._salt)))
 
     @property
     def waiting(self) -> int:
@@ -108,15 +103,6 @@ class InferenceLog:
             self.refused += records
         self._counts.set(REFUSED, self.refused)
 
-    def _portion(self) -> list[tuple[int, Record]]:
-        """What has gathered, taken away. The caller has the lock."""
-        portion, self._gathered = self._gathered, []
-        return portion
-
-    def _make_lines(self, portion: list[tuple[int, Record]]) -> None:
-        """Make lines of records, for the thread to write."""
-        self._lines.append((len(portion), lines_of(portion, server=self.server, salt=self._salt)))
-
     # --- the thread
 
     def _write(self) -> None:
@@ -128,10 +114,6 @@ class InferenceLog:
         self._rotate()
 
     def _flush(self) -> None:
-        with self._lock:
-            rest = self._portion()
-        if rest:
-            self._make_lines(rest)
         while self._lines:
             together = [self._lines.popleft() for _ in range(min(MOST_AT_ONCE, len(self._lines)))]
             records = sum(count for count, _ in together)

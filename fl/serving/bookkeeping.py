@@ -10,10 +10,13 @@ from typing import final
 import numpy as np
 
 from fl.inference_log.records import ANSWER, MOST_VALUES, Record
-from fl.inference_log.writer import PORTION, InferenceLog
+from fl.inference_log.writer import InferenceLog
 from fl.parameters import Array
 from fl.serving.answered import MOST_LABELS, Answered, Answers
 from fl.serving.visit import Visit
+
+PORTION = 32
+"""Requests that are settled at once."""
 
 SETTLE_SECONDS = 0.05
 """How long what is less than a portion may stand."""

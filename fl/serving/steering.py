@@ -259,10 +259,12 @@ class Steering:
             return
         for mirror, compared in said:
             record = Record(MIRROR, "", time.time(), model="", version=mirror.name, release=found.id, arm=mirror.arm)
-            for place, copy in enumerate(compared.copies):
-                outputs = compared.answers[place] if compared.answers else None
-                status = 200 if compared.answers else 500
-                self._log.add(record._replace(id=copy.id, seconds=compared.seconds, outputs=outputs, status=status))
+            status, outputs = (200, compared.answers) if compared.answers else (500, (None,) * len(compared.copies))
+            told = [
+                record._replace(id=copy.id, seconds=compared.seconds, outputs=one, status=status)
+                for copy, one in zip(compared.copies, outputs, strict=True)
+            ]
+            self._log.write([(self._log.take_number(), one) for one in told])
 
 
 def _wanted(router: Router, routing: Routing, mirrors: Sequence[Mirror]) -> dict[str, int]:
