@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fl.decisions import Action, Decision
-from fl.releases import CHAMPION, LATENCY_EDGES, Evidence, Figures, Policy, Release, Routing, layout, point
+from fl.releases import CHAMPION, LATENCY_EDGES, Evidence, Figures, Policy, Release, Routing, point
 from fl.seeds import generator
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ class _Users:
     def assigned(self, policy: Policy, state: Any, routing: Routing, number: int) -> tuple[Array, Array]:
         """Users of so many requests, and the arm of each, by its number."""
         users = self.random.integers(0, self.world.users, number)
-        ends, names = layout(tuple(routing.shares.items()))
+        ends, names = routing.pieces(None)
         points = self.points[users] if routing.sticky else self.random.random(number)
         numbers = np.array([self.names.index(name) for name in names])
         arms = numbers[np.minimum(np.searchsorted(ends, points, side="right"), len(names) - 1)]

@@ -30,6 +30,10 @@ State: TypeAlias = Mapping[str, Any]
 and ``winner`` which arm serves from then on."""
 
 
+Pieces: TypeAlias = tuple[list[float], list[str]]
+"""The arms along [0, 1), where users stand: the end of each piece, and whose it is."""
+
+
 def arm_names(challengers: int) -> tuple[str, ...]:
     """The names of the arms of a release with so many challengers, the champion first.
 
@@ -110,11 +114,17 @@ class Routing:
     replicas: Mapping[str, int] | None = None
     shares_by_context: Mapping[str, Mapping[str, float]] | None = None
     flagged: bool = False
+    _pieces: dict[str | None, Pieces] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        for shares in (self.shares, *(self.shares_by_context or {}).values()):
+        for context, shares in ((None, self.shares), *(self.shares_by_context or {}).items()):
             if min(shares.values()) < 0 or abs(sum(shares.values()) - 1) > 1e-9:
                 raise BadInput(key="shares", got=dict(shares), allowed="fractions that sum to 1")
+            self._pieces[context] = layout(tuple(shares.items()))
+
+    def pieces(self, context: str | None) -> Pieces:
+        """Which users of a context are whose."""
+        return self._pieces.get(context) or self._pieces[None]
 
 
 @dataclass(frozen=True)
@@ -254,8 +264,9 @@ def assigned(routing: Routing, *, salt: str, user: str, context: str | None = No
     A user leaves an arm only if its share shrinks: with one or two challengers always, with k of them as long as none
     has more than 1/k. (For three arms whose shares may be anything, no rule without a memory can promise it.)
     """
-    shares = (routing.shares_by_context or {}).get(context or "", routing.shares)
-    ends, names = layout(tuple(shares.items()))
+    ends, names = routing.pieces(context)
+    if len(names) == 1:
+        return names[0]
     return names[min(bisect_right(ends, point(salt=salt, user=user)), len(names) - 1)]
 
 
@@ -265,8 +276,8 @@ def point(*, salt: str, user: str) -> float:
 
 
 @lru_cache(maxsize=1024)
-def layout(shares: tuple[tuple[str, float], ...]) -> tuple[list[float], list[str]]:
-    """The arms along [0, 1): where each piece ends, and whose it is.
+def layout(shares: tuple[tuple[str, float], ...]) -> Pieces:
+    """The arms along [0, 1).
 
     Each of k challengers grows inside a slot of its own, 1/k wide, the even ones from its left end and the odd ones
     from its right; what does not fit grows on into what is free, from the same side. The champion has the rest.

@@ -13,7 +13,7 @@ itself: `fl deploy promote` does, or the policy behind the flag.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias, final
 
 from fl.decisions import Action, Decision
@@ -59,7 +59,7 @@ class FeatureFlag:
         if self.behind is None:
             return Routing(everything_to(CHAMPION, self.release.names), flagged=True)
         inner = self.behind.routing(state["behind"])
-        return Routing(**{**vars(inner), "flagged": True})
+        return replace(inner, flagged=True)
 
     def step(self, state: State, evidence: Evidence) -> tuple[State, Decision]:
         """What the policy behind it says; else watch for harm."""

@@ -175,16 +175,19 @@ def resumed(folder: Path, found: Release, policy: Policy) -> State:
     return policy.begin() if standing is None else standing.state
 
 
-def advance(folder: Path, found: Release, policy: Policy, state: State, evidence: Evidence) -> tuple[State, Decision]:
+def advance(
+    folder: Path, found: Release, policy: Policy, state: State, evidence: Evidence, *, keep: bool = True
+) -> tuple[State, Decision]:
     """One step of a release by the router that leads it: what an operator asks for, else what the policy decides.
 
-    The state is kept, and where it says that the release has ended, the alias moves (through the gate) and the end is
-    recorded. While paused, evidence is not counted. Call it from one thread at a time; it writes and syncs two files.
+    The state is kept, unless ``keep`` is False and nothing but evidence came to it. Where it says that the release has
+    ended, the alias moves (through the gate) and the end is recorded. While paused, evidence is not counted. Call it
+    from one thread at a time; it writes and syncs two files.
     """
     if "ended" not in state:
         before = state
         state, decision = _decided(folder, found, policy, state, evidence)
-        if state != before or decision.action is not Action.HOLD:
+        if (keep and state != before) or decision.action is not Action.HOLD:
             write_state(folder, found.id, state, decision)
     else:  # it ended, and whoever led then did not live to say so
         standing = read_state(folder, found.id)

@@ -2,7 +2,8 @@
 
 Whatever it does, crash, hang or take all the memory it can get, it does in that process; here there is a queue with a
 bound, and a thread that hands over what has gathered and waits for the answer no longer than a limit. What finds the
-queue full is dropped and counted; a process that is late is ended, and started again after a while that doubles.
+queue full is dropped and counted; a process that is late, or only raises, is ended, and started again after a while
+that doubles.
 """
 
 from __future__ import annotations
@@ -32,9 +33,13 @@ GATHER_SECONDS = 0.02
 """Between two hand-overs: a request at a time, the shadow would wake as often as the server, beside it."""
 FIRST_PAUSE_SECONDS, MOST_PAUSE_SECONDS = 4.0, 60.0
 """Between two starts of a process that fails: each start loads the version anew."""
+MOST_RAISED = 4
+"""Hand-overs in a row to which there was no answer but an exception. One that answers nothing is paused as well: for
+those who are answered beside it, it costs as much as one that is sound."""
 
-IMPORTED_FIRST = ("torch", "onnxruntime", "fl.models.evaluate", "fl.registry")
-"""What takes long to import, and is imported once for all shadows, where the server itself has needed it."""
+IMPORTED_FIRST = ("torch", "onnxruntime", "numpy.random")
+"""What takes long to import, and is imported once for all shadows, as our own modules are, where the server itself has
+needed it."""
 
 
 @dataclass(frozen=True)
@@ -87,14 +92,15 @@ class Mirror:
         self._most_rows, self._most_waiting, self._answer_seconds = most_rows, most_waiting, answer_seconds
         self._queue: deque[Copy] = deque()
         self._done: deque[Compared] = deque(maxlen=10_000)
+        self._raised = 0
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"mirror of {arm}", daemon=True)
         self._thread.start()
 
-    def offer(self, copy: Copy) -> None:
-        """Hand a copy over, if there is room. Never waits."""
+    def offer(self, number: str, inputs: Array, outputs: Array) -> None:
+        """Hand a copy of a request over, if there is room. Never waits."""
         if len(self._queue) < self._most_waiting:
-            self._queue.append(copy)
+            self._queue.append(Copy(number, inputs, outputs))
         else:
             self.dropped += 1
 
@@ -115,8 +121,7 @@ class Mirror:
                 with _Process(self._load, self.version) as process:
                     self._start(process)
                     while not self._ending.is_set():
-                        if together := self._gathered():
-                            self._compare(process, together)
+                        if (together := self._gathered()) and self._compare(process, together):
                             pause, self.trouble = FIRST_PAUSE_SECONDS, ""
                         if len(self._queue) < self._most_rows:
                             time.sleep(GATHER_SECONDS)
@@ -142,21 +147,27 @@ class Mirror:
             rows += len(found[-1].inputs)
         return tuple(found)
 
-    def _compare(self, process: _Process, copies: tuple[Copy, ...]) -> None:
+    def _compare(self, process: _Process, copies: tuple[Copy, ...]) -> bool:
+        """Whether it answered. Raises _Failed where it is gone or late, or raises again and again."""
         began = time.perf_counter()
         try:
             outputs, seconds = process.ask(np.concatenate([copy.inputs for copy in copies]), self._answer_seconds)
         except _Failed:
             self._done.append(Compared(copies, time.perf_counter() - began))
             raise
-        if outputs is None:  # it raised, and goes on
+        if outputs is None:
             self._done.append(Compared(copies, seconds))
-            return
+            self._raised += 1
+            if self._raised % MOST_RAISED == 0:
+                raise _Failed(f"it raised at each of the last {self._raised} times it was asked")
+            return False
+        self._raised = 0
         self.compared += len(copies)
         ends = np.cumsum([len(copy.inputs) for copy in copies])[:-1]
         answers = tuple(np.split(outputs, ends))
         agreed = sum(self._agree(copy.outputs, answer) for copy, answer in zip(copies, answers, strict=True))
         self._done.append(Compared(copies, seconds, answers, agreed))
+        return True
 
     def _agree(self, ours: Array, theirs: Array) -> bool:
         if ours.shape != theirs.shape or not np.isfinite(theirs).all():
@@ -175,7 +186,10 @@ class _Process:
         # A process that has imported all that and does nothing else forks each shadow: started from nothing, at a low
         # priority, a shadow had no chance to begin on a machine that is busy.
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([name for name in IMPORTED_FIRST if name in sys.modules])
+        ours = tuple(f"{name.partition('.')[0]}." for name in (__name__, load.__module__))
+        context.set_forkserver_preload(
+            [name for name in sys.modules if name in IMPORTED_FIRST or name.startswith(ours)]
+        )
         self._ours, theirs = context.Pipe()
         self._process = context.Process(target=_answer, args=(theirs, load, version), daemon=True)
         try:

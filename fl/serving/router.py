@@ -17,7 +17,7 @@ from fl.releases import CHAMPION, Evidence, Figures, Policy, Release, Routing, S
 from fl.serving.answered import Answered
 from fl.serving.batching import Batcher
 from fl.serving.counting import Count, Seen, added
-from fl.serving.mirrors import Compared, Copy, Mirror
+from fl.serving.mirrors import Compared, Mirror
 from fl.serving.model import Model
 
 ARM_SECONDS = 2.0
@@ -105,7 +105,7 @@ class Router:
         if self._mirrored >= 1.0:
             self._mirrored -= 1.0
             for mirror in now.mirrors:
-                mirror.offer(Copy(number, inputs, outputs))
+                mirror.offer(number, inputs, outputs)
 
     def rewarded(self, answer: Answered, reward: float) -> None:
         """Feedback came to an answer that was given in this release."""

@@ -8,18 +8,20 @@ server that is started again goes on from the state. Everything slow happens in 
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import final
 
+from fl.decisions import Action, Decision
 from fl.errors import BadInput, MeadowError
 from fl.inference_log.records import MIRROR, Record
 from fl.inference_log.writer import InferenceLog
 from fl.registry.layout import release_folder, releases_folder
-from fl.registry.releases import advance, ending, lead, read_state, release, resumed
-from fl.releases import Figures, Policy, Release, Routing, State
+from fl.registry.releases import advance, ending, lead, read_state, release, resumed, write_state
+from fl.releases import Evidence, Figures, Policy, Release, Routing, State
 from fl.serving.batching import Batcher
 from fl.serving.counting import added
 from fl.serving.exchange import Exchange
@@ -29,6 +31,11 @@ from fl.serving.router import Applied, Lane, Router
 from fl.serving.slots import Slot
 
 STEP_SECONDS = 0.25
+KEEP_SECONDS = 1.0
+"""Between two writings of a state to which nothing but evidence came: what a kill costs at most. A decision is kept at
+once. Written at each step, it was what those who were being answered at that moment waited for most.
+"""
+
 DRAIN_SECONDS = 10.0
 """How long a replica that is taken away may go on with what it has."""
 
@@ -59,6 +66,8 @@ class Steering:
         self.leads = False
         self._policy_of, self._load, self._batcher, self._log = policy_of, load, batcher, log
         self._ended: set[str] = set()
+        self._keeping, self._keep_at = threading.Lock(), 0.0
+        self._unkept: tuple[State, Decision] | None = None
         self._exchange: Exchange | None = None
         self._leading = ExitStack()
         self._waiting: dict[str, Figures] = {}
@@ -87,8 +96,11 @@ class Steering:
 
     def close(self) -> bool:
         """Let go of the release, which stays open. False where a model hangs, so that its thread cannot end."""
-        self._leading.close()
         router = self.slot.router
+        with self._keeping:
+            if router and self._unkept:
+                write_state(self.folder, router.release.id, *self._unkept)
+        self._leading.close()
         lanes = [lane for lanes in router.applied.lanes.values() for lane in lanes] if router else []
         for mirror in router.applied.mirrors if router else ():
             mirror.end()
@@ -146,7 +158,7 @@ class Steering:
         if self.leads and ending(self.folder, found.id) is None:
             mine, self._waiting = self._waiting, {}
             evidence = router.evidence([mine, *self._exchange.fetch()])
-            state, _ = advance(self.folder, found, router.policy, state, evidence)
+            state = self._lead(router, state, evidence)
         elif not self.leads:
             if self._waiting and self._exchange.give(self._waiting):
                 self._waiting = {}
@@ -154,6 +166,16 @@ class Steering:
             state = standing.state if standing else state
         ended = ending(self.folder, found.id)
         return state, str(ended["winner"]) if ended else None, users
+
+    def _lead(self, router: Router, state: State, evidence: Evidence) -> State:
+        """One step as the leader."""
+        with self._keeping:
+            keep = time.monotonic() >= self._keep_at
+            state, decision = advance(self.folder, router.release, router.policy, state, evidence, keep=keep)
+            kept = keep or decision.action is not Action.HOLD
+            self._unkept = None if kept else (state, decision)
+            self._keep_at = time.monotonic() + KEEP_SECONDS if kept else self._keep_at
+        return state
 
     async def _finish(self, router: Router, winner: str) -> None:
         """The winner's version answers from now on, with the model that is loaded already."""

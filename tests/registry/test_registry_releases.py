@@ -93,6 +93,15 @@ def test_a_promotion_moves_the_alias_and_is_recorded(folder, registry):
     assert move["by"] == "ann" and move["reason"] == "canary-1: enough"
 
 
+def test_evidence_alone_may_be_kept_later_and_a_decision_never(folder):
+    made = ordered(folder)
+    state, _ = releases.advance(folder, made, POLICY, POLICY.begin(), counted(4), keep=False)
+    assert state == {"requests": 4} and releases.read_state(folder, made.id) is None
+    releases.advance(folder, made, POLICY, state, counted(6), keep=False)
+    assert releases.read_state(folder, made.id).decision.action is Action.PROMOTE
+    assert releases.ending(folder, made.id)["ended"] == "promoted"
+
+
 def test_a_roll_back_leaves_the_alias(folder, registry):
     made = ordered(folder)
     state, decision = releases.advance(folder, made, POLICY, POLICY.begin(), counted(1, errors=1))

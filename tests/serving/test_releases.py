@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import threading
@@ -16,10 +17,13 @@ from typing import Any, TypeAlias
 import httpx
 import pytest
 
+from experiments.serve import Source, application_of
 from fl.deployment import checked_options
 from fl.inference_log.files import read, tallies
 from fl.registry import Registry
 from fl.registry.releases import ask, decisions, ending, order, read_state
+from fl.serving.batching import Batcher
+from fl.serving.service import Limits
 
 ROW = {"age": 63, "sex": 1, "cp": 1, "trestbps": 145, "chol": None, "thalach": 150, "oldpeak": 2.3}
 LENIENT = {"errors": 0.9, "latency": 1.0, "quality": 0.9}
@@ -219,6 +223,41 @@ def test_replicas_are_replaced_one_by_one(heart: Path, serving: Serving) -> None
     assert not load.strange and set(load.statuses) == {200}
     running = [sum(replicas.values()) for replicas in seen if replicas.get("challenger")]
     assert running and min(running) >= 2 and max(running) <= 3  # one is away at a time
+
+
+def test_what_was_counted_outlives_a_clean_stop(heart: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also what came since a state was written last, which is not at each step."""
+    monkeypatch.setattr("fl.serving.steering.KEEP_SECONDS", 1000.0)
+    name = ordered(heart, "canary", steps=[50, 100], requests=10**6, **LENIENT)
+    app, slots = application_of(
+        {"model": "champion"},
+        Source(heart, "torch"),
+        batcher=Batcher(),
+        limits=Limits(),
+        tokens=(),
+        releases=True,
+        lookup=None,
+        log=None,
+    )
+
+    async def main() -> None:
+        async with app.router.lifespan_context(app):
+            transport = httpx.ASGITransport(app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://meadow") as client:
+                await asyncio.sleep(0.6)  # the first step is kept, of those that follow nothing
+                for _ in range(20):
+                    assert (await client.post("/predict", json={"rows": [ROW]})).status_code == 200
+            await asyncio.sleep(1.0)
+            assert counted() == 0
+            router = slots["model"].router
+            assert router is not None and sum(one["requests"] for one in router.state["figures"].values()) == 20
+
+    def counted() -> int:
+        standing = read_state(heart, name)
+        return sum(one["requests"] for one in standing.state["figures"].values()) if standing else 0
+
+    asyncio.run(main())
+    assert counted() == 20
 
 
 @pytest.mark.slow

@@ -185,16 +185,15 @@ def test_users_are_split_as_ordered_and_stay_where_they_are(
 def test_a_shadow_that_fails_costs_users_nothing(
     fault: str, heart: Path, serving: Serving, planted: Callable[[Path, str], str], tmp_path: Path
 ) -> None:
-    """No more than a sound one. Two servers are asked in turns, each for a second and a half over eight connections."""
+    """Against a server without a release, in turns, each for a second and a half over eight connections."""
     name = planted(heart, fault)
     other = Path(shutil.copytree(heart, tmp_path / "other"))
-    ordered(heart, "shadow", requests=10**6)
     ordered(other, "shadow", name, requests=10**6)
     head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(ROW)}\r\n\r\n"
     p99: list[tuple[float, float]] = []
-    with serving(heart) as (quiet, one), serving(other) as (shadowed, two):
-        until(lambda: release_of(quiet) and release_of(shadowed))
-        served = [Served(httpx.URL(url).port or 0, process, 0.0) for url, process in ((quiet, one), (shadowed, two))]
+    with serving(heart) as (alone, one), serving(other) as (shadowed, two):
+        until(lambda: release_of(shadowed))
+        served = [Served(httpx.URL(url).port or 0, process, 0.0) for url, process in ((alone, one), (shadowed, two))]
 
         def ask_both() -> list[Asked]:
             return [load(each, head.encode() + ROW, connections=CONNECTIONS, seconds=1.5) for each in served]
@@ -203,20 +202,18 @@ def test_a_shadow_that_fails_costs_users_nothing(
             return dict((release_of(shadowed) or {})["mirrors"]["challenger"])
 
         ask_both()
-        if fault != "raise":
-            until(lambda: mirror()["failures"])
+        until(lambda: mirror()["failures"])
         for _ in range(12):
-            sound, failing = ask_both()
-            assert sound.not_answered == failing.not_answered == 0
-            p99.append((sound.p99_seconds, failing.p99_seconds))
+            without, failing = ask_both()
+            assert without.not_answered == failing.not_answered == 0
+            p99.append((without.p99_seconds, failing.p99_seconds))
         failures = mirror()["failures"]
     # The machine's own unrest moves a p99 by more than is asked for here: what counts is what stands out of that.
-    ratios = np.log([failing / sound for sound, failing in p99])
+    ratios = np.log([failing / without for without, failing in p99])
     ratio, noise = float(np.median(ratios)), float(ratios.std(ddof=1) / np.sqrt(len(ratios)))
-    sound_99 = statistics.median(sound for sound, _ in p99)
-    print(f"{fault}: p99 {np.exp(ratio):.3f} (+- {noise:.3f}) of {sound_99:.5f} s; {failures} failures")
+    without_99 = statistics.median(without for without, _ in p99)
+    print(f"{fault}: p99 {np.exp(ratio):.3f} (+- {noise:.3f}) of {without_99:.5f} s; {failures} failures")
     assert ratio - 2 * noise < np.log(1.05)
-    assert failures or fault == "raise"
 
 
 def test_a_worse_challenger_is_gone_before_one_user_in_twenty_saw_it(
