@@ -74,24 +74,25 @@ def train_stacked(
     draws = partial(_generators, seed, purpose, round, [clients[i] for i in ranks])
     layers = stack(module, stacked, step, draws, sizes)
     learning = layers[next(i for i, layer in enumerate(layers) if layer.learns) :]
-    losses = torch.zeros(len(plans[ranks[0]].sizes), len(clients), dtype=torch.float64)
+    sums = np.zeros(len(clients))
     with torch.no_grad():
-        steps = _batches([examples[i] for i in ranks], signature, [plans[i] for i in ranks])
-        for number, (inputs, targets, counts) in enumerate(steps):
-            sizes[:] = counts
-            outputs = inputs
-            for layer in layers:
-                outputs = layer.forward(outputs)
-            gradient = _loss_gradient(signature, outputs, targets, counts, losses[number, : len(counts)])
-            for layer in reversed(learning):
-                gradient = layer.backward(gradient)
-    sums = losses.sum(0).tolist()
+        for block in _blocks([examples[i] for i in ranks], signature, [plans[i] for i in ranks]):
+            losses = _Losses(signature, block)
+            for number, inputs in enumerate(block.inputs):
+                sizes[:] = block.sizes(number)
+                outputs = inputs
+                for layer in layers:
+                    outputs = layer.forward(outputs)
+                gradient = losses.gradient(number, outputs)
+                for layer in reversed(learning):
+                    gradient = layer.backward(gradient)
+            sums[: block.counts.shape[1]] += losses.sums()
     trained = [
         Trained(
             {name: value[rank].contiguous().numpy() for name, value in stacked.items()},
             len(plans[i].sizes),
             rate,
-            Mean(sums[rank], float(plans[i].sizes.sum())),
+            Mean(float(sums[rank]), float(plans[i].sizes.sum())),
         )
         for rank, i in enumerate(ranks)
     ]
@@ -157,10 +158,25 @@ def _generators(seed: int, purpose: str, round: int, clients: Sequence[int]) -> 
     return [torch.Generator().manual_seed(number % 2**63) for number in numbers]
 
 
-def _batches(
-    examples: Sequence[Examples], signature: Signature, plans: Sequence[Plan]
-) -> Iterator[tuple[Tensor, Tensor, list[int]]]:
-    """Every step: inputs (k, B, ...), targets (k, B, ...), the k clients' true batch sizes."""
+@dataclass(frozen=True)
+class _Block:
+    """Some steps of a stack. ``counts`` (steps, k): the clients' true batch sizes, 0 of those that are done.
+
+    inputs, targets   (k, B, ...) a step, of those that take part, as wide as the largest of their batches
+    """
+
+    counts: Array
+    inputs: Sequence[Tensor]
+    targets: Sequence[Tensor]
+
+    def sizes(self, step: int) -> list[int]:
+        """Of those that take part in a step."""
+        some: list[int] = self.counts[step, : len(self.inputs[step])].tolist()
+        return some
+
+
+def _blocks(examples: Sequence[Examples], signature: Signature, plans: Sequence[Plan]) -> Iterator[_Block]:
+    """Every step, STEPS_AT_ONCE together."""
     lengths = [len(p.sizes) for p in plans]
     for first in range(0, lengths[0], STEPS_AT_ONCE):
         steps = range(first, min(first + STEPS_AT_ONCE, lengths[0]))
@@ -174,13 +190,19 @@ def _batches(
         for rank, p in enumerate(plans[:active]):
             some = p.index[first : steps.stop, :width]
             index[rank, : len(some), : some.shape[1]] = some
-        xs = _gathered([e.x for e in examples[:active]], index)
-        ys = _gathered([e.y for e in examples[:active]], index)
-        inputs = arrays.to_inputs(xs, signature).unflatten(0, index.shape)
-        targets = arrays.to_targets(ys, signature).unflatten(0, index.shape)
-        widths, taking_part = counts.max(1).tolist(), (counts > 0).sum(1).tolist()
-        for t, (k, widest) in enumerate(zip(taking_part, widths, strict=True)):
-            yield inputs[:k, t, :widest], targets[:k, t, :widest], counts[t, :k].tolist()
+        inputs = arrays.to_inputs(_gathered([e.x for e in examples[:active]], index), signature, owned=True)
+        targets = arrays.to_targets(_gathered([e.y for e in examples[:active]], index), signature)
+        parts = list(zip((counts > 0).sum(1).tolist(), counts.max(1).tolist(), strict=True))
+        yield _Block(
+            counts,
+            _prefixes(inputs.unflatten(0, index.shape).unbind(1), parts),
+            _prefixes(targets.unflatten(0, index.shape).unbind(1), parts),
+        )
+
+
+def _prefixes(steps: Sequence[Tensor], parts: Sequence[tuple[int, int]]) -> list[Tensor]:
+    """Of each step (k, B, ...) its part: so many clients and so many places of each."""
+    return [one if one.shape[:2] == part else one[: part[0], : part[1]] for one, part in zip(steps, parts, strict=True)]
 
 
 def _gathered(values: Sequence[Array], index: Array) -> Array:
@@ -191,34 +213,64 @@ def _gathered(values: Sequence[Array], index: Array) -> Array:
     return out.reshape(-1, *out.shape[2:])
 
 
-def _loss_gradient(
-    signature: Signature, outputs: Tensor, targets: Tensor, sizes: Sequence[int], sums: Tensor
-) -> Tensor:
-    """The gradient of the sum over clients of each client's mean loss; into ``sums``, the sums over their examples.
+class _Losses:
+    """Of a block's steps. A padded row gets no gradient and counts nothing.
 
-    ``outputs`` are (k, B, ...); padded rows get no gradient and count nothing.
+    What does not depend on the outputs is made once for all steps: on small models it took longer than their layers.
     """
-    k, width = targets.shape[:2]
-    if signature.task == "regression":
+
+    def __init__(self, signature: Signature, block: _Block) -> None:
+        self.signature, self.counts, self.targets = signature, block.counts, block.targets
+        self.by_class = signature.task != "regression"
+        first = block.targets[0]
+        self.positions = first[0, 0].numel()
+        parts = [(len(one), one.shape[1]) for one in block.targets]
+        self.even = [bool((row[:k] == width).all()) for row, (k, width) in zip(block.counts, parts, strict=True)]
+        self.shape = (len(parts), len(first), max(width for _, width in parts), *first.shape[2:])
+        self.parts = parts
+
+    def gradient(self, step: int, outputs: Tensor) -> Tensor:
+        """The gradient of the sum over clients of each client's mean loss at their outputs (k, B, ...) of a step."""
+        if step == 0:
+            self._begin(outputs.dtype)
+        gradient = self._of_classes(step, outputs) if self.by_class else self._differentiated(step, outputs)
+        width = self.parts[step][1]
+        if self.even[step]:
+            return gradient.div_(width * self.positions)
+        return gradient.mul_(self.shares[step].reshape(*gradient.shape[:2], *(1,) * (gradient.dim() - 2)))
+
+    def sums(self) -> Array:
+        """Of each client, over the examples of all steps: of an example, the mean over its positions."""
+        values = self.values.neg_() if self.by_class else self.values
+        if not all(self.even):
+            values *= self.real.reshape(*self.real.shape, *(1,) * (values.dim() - 3))
+        summed: Array = values.flatten(2).sum(2, dtype=torch.float64).div_(self.positions).sum(0).numpy()
+        return summed
+
+    def _begin(self, dtype: torch.dtype) -> None:
+        self.values = torch.zeros(self.shape, dtype=dtype)
+        self.into = _prefixes(self.values.unbind(0), self.parts)
+        if self.by_class:
+            self.at = [targets.unsqueeze(-1) for targets in self.targets]
+            self.into = [values.unsqueeze(-1) for values in self.into]
+            self.minus_one = torch.full((), -1.0, dtype=dtype).expand(*self.shape[1:], 1)
+        if not all(self.even):
+            counts = torch.from_numpy(self.counts).double().unsqueeze(2)
+            self.real = torch.arange(self.shape[2]) < counts
+            shares = (self.real / counts.clamp(min=1) / self.positions).to(dtype)
+            self.shares = _prefixes(shares.unbind(0), self.parts)
+
+    def _of_classes(self, step: int, outputs: Tensor) -> Tensor:
+        """Of the cross-entropy: softmax minus one at the target."""
+        logits, at = torch.log_softmax(outputs, -1), self.at[step]
+        torch.gather(logits, -1, at, out=self.into[step])
+        return logits.exp_().scatter_add_(-1, at, self.minus_one)
+
+    def _differentiated(self, step: int, outputs: Tensor) -> Tensor:
+        targets = self.targets[step]
         with torch.enable_grad():
             leaf = outputs.detach().requires_grad_()
-            losses = tasks.losses(signature, leaf.flatten(0, 1), targets.flatten(0, 1)).unflatten(0, (k, width))
+            losses = tasks.losses(self.signature, leaf.flatten(0, 1), targets.flatten(0, 1))
             (gradient,) = torch.autograd.grad(losses.sum(), leaf)
-        losses = losses.detach()
-    else:
-        logits = torch.log_softmax(outputs, -1)
-        at = targets.unsqueeze(-1)
-        losses = logits.gather(-1, at).squeeze(-1).neg_()
-        gradient = logits.exp_()  # softmax minus one at the target
-        gradient.scatter_add_(-1, at, gradient.new_full((), -1.0).expand(at.shape))
-    positions = losses[0, 0].numel()
-    if min(sizes) == width:
-        gradient.div_(width * positions)
-    else:
-        counts = torch.tensor(sizes, dtype=torch.float64)[:, None]
-        real = torch.arange(width)[None, :] < counts
-        share = real / counts / positions
-        gradient.mul_(share.to(gradient.dtype).reshape(k, width, *(1,) * (gradient.dim() - 2)))
-        losses = losses * real.reshape(k, width, *(1,) * (losses.dim() - 2))
-    sums.copy_(losses.flatten(1).sum(1, dtype=torch.float64).div_(positions))
-    return gradient
+        self.into[step].copy_(losses.detach().unflatten(0, targets.shape[:2]))
+        return gradient

@@ -77,8 +77,13 @@ def _sum_of_squares(value: Array) -> float:
     if flat.size <= NORM_BLOCK:
         whole = flat.astype(np.float64)
         return float(np.dot(whole, whole))
-    parts = (flat[i : i + NORM_BLOCK].astype(np.float64) for i in range(0, flat.size, NORM_BLOCK))
-    return float(np.sum([np.dot(part, part) for part in parts]))
+    squares, room = [], np.empty(NORM_BLOCK)
+    for start in range(0, flat.size, NORM_BLOCK):
+        part = flat[start : start + NORM_BLOCK]
+        whole = room[: len(part)]
+        whole[...] = part
+        squares.append(np.dot(whole, whole))
+    return float(np.sum(squares))
 
 
 def num_values(a: Mapping[str, Array]) -> int:

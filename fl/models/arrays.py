@@ -59,14 +59,14 @@ def trainable_names(module: nn.Module) -> tuple[str, ...]:
     return tuple(name for name, parameter in module.named_parameters() if parameter.requires_grad)
 
 
-def to_inputs(x: Array, signature: Signature) -> Tensor:
+def to_inputs(x: Array, signature: Signature, *, owned: bool = False) -> Tensor:
     """Stored examples (N, ...) -> what a model takes: (N, *input_shape) in input_dtype, times input_scale.
 
-    ``x`` may be memory-mapped and read-only; the result never shares memory with it. Raises ValueError if the examples
-    cannot be given the input shape.
+    ``x`` may be memory-mapped and read-only; the result never shares memory with it, unless it is ``owned``: the caller
+    needs it no more. Raises ValueError if the examples cannot be given the input shape.
     """
     dtype: torch.dtype = getattr(torch, signature.input_dtype)
-    inputs = _tensor(x.reshape(len(x), *signature.input_shape)).to(dtype, copy=True)
+    inputs = _tensor(x.reshape(len(x), *signature.input_shape)).to(dtype, copy=not owned)
     return inputs if signature.input_scale == 1.0 else inputs.mul_(signature.input_scale)
 
 

@@ -10,6 +10,7 @@ import pytest
 from clients.grid import Executor, Unit
 from clients.unit import Reply
 from experiments import engine as engines
+from experiments.compose import compose
 from experiments.run import simulate
 from fl.files import read_json
 
@@ -118,6 +119,25 @@ def test_ten_seeds_each_one_hash(
         assert found(run, told) == found(plain, told)
     other = simulate(settings(*CASES[case], *ROUNDS, f"seed={seed + 100}", name="other"))
     assert found(other, told)[0] != found(plain, told)[0]
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_convolutional_network_has_one_hash_too(
+    one_ray: None, tmp_path: Path, told: Told, shuffled: Callable[[int], None]
+) -> None:
+    """Its layers have a stacked form of their own, in which a client stands alone."""
+    work = ("dataset=mnist", "model=cnn", "num_clients=1500", "cohort_size=4", "num_rounds=2", "client.local_steps=3")
+    quiet = ("server.tensorboard=false", "evaluate_every=null", "evaluate_clients_every=null")
+
+    def run(engine: str, *more: str) -> tuple[Any, ...]:
+        folders = (f"run_dir={tmp_path}/{engine}", f"registry_dir={tmp_path}/registry")
+        return found(simulate(compose([*work, *quiet, f"engine={engine}", *more, *folders])), told)
+
+    plain = run("inprocess")
+    shuffled(1)
+    assert run("forked", "engine.num_actors=2") == plain
+    assert run("ray", "engine.num_actors=3") == plain
 
 
 @pytest.mark.slow
