@@ -19,6 +19,8 @@ from server.tracking.files import EXPECTED, METRICS_FILE, SUMMARY_FILE
 ABSENT = "–"
 BAR_WIDTH = 40
 MOST_NAMED = 5
+MOST_FIGURES = 4
+"""Of an app's, in a line."""
 
 STATUS_STYLES = {"finished": "green", "stopped early": "green", "stopped by faults": "red", "interrupted": "yellow"}
 
@@ -46,12 +48,13 @@ def heading(run: RunRecord) -> Text:
 
 def table(latest: Iterable[RoundRecord], run: RunRecord) -> Table:
     """The latest rounds, a row each."""
-    metrics = EXPECTED[run.signature.task]
+    rows = [(record, _figures(record, run)) for record in latest]
+    names = list(dict.fromkeys(name for _, figures in rows for name in figures)) or EXPECTED[run.signature.task]
     grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for column in ("round", *metrics, "clients", "seconds", "MB up"):
+    for column in ("round", *names, "clients", "seconds", "MB up"):
         grid.add_column(column, justify="right", no_wrap=True)
-    for record in latest:
-        measured = [_metric(record.metrics, name) for name in metrics]
+    for record, figures in rows:
+        measured = [_figure(figures.get(name)) for name in names]
         missed = record.clients["answered"] < record.clients["asked"]
         grid.add_row(
             str(record.round),
@@ -79,7 +82,7 @@ def bars(run: RunRecord, phase: Phase | None, *, done: int, left: float | None) 
 def line(record: RoundRecord, run: RunRecord, *, left: float | None) -> Text:
     """A round in one line."""
     parts = [f"round {record.round:>{len(str(run.num_rounds))}}/{run.num_rounds}"]
-    parts += [f"{name} {_metric(record.metrics, name)}" for name in EXPECTED[run.signature.task]]
+    parts += [f"{name} {_figure(value)}" for name, value in _figures(record, run).items()]
     parts += [f"{_answered(record)} clients"] if record.clients["asked"] else []
     parts += [f"{record.seconds['total']:.2f} s", f"{record.bytes['up'] / 1e6:.1f} MB up"]
     parts += [f"quarantined: {_named(record.quarantined)}"] if record.quarantined else []
@@ -160,8 +163,21 @@ def _left(seconds: float | None) -> str:
     return "" if seconds is None or seconds < 1 else f"about {duration(seconds)} left"
 
 
-def _metric(metrics: Mapping[str, float], name: str) -> str:
-    return f"{metrics[name]:.4f}" if name in metrics else ABSENT
+def _figures(record: RoundRecord, run: RunRecord) -> dict[str, float | None]:
+    """What is shown of a round: the metrics of its task. An app has names of its own, and may tell none of a server's
+    test set: then what its clients' training and evaluation came to.
+    """
+    if run.exportable:
+        return {name: record.metrics.get(name) for name in EXPECTED[run.signature.task]}
+    of_clients = {name: told["aggregated"] for name, told in record.client_metrics.items() if "aggregated" in told}
+    told = dict(record.metrics)
+    for word, metrics in (("train", record.train_metrics), ("eval", of_clients)):
+        told |= {name if name.startswith(word) else f"{word} {name}": value for name, value in metrics.items()}
+    return dict(list(told.items())[:MOST_FIGURES])
+
+
+def _figure(value: float | None) -> str:
+    return ABSENT if value is None else f"{value:.4f}"
 
 
 def _answered(record: RoundRecord) -> str:

@@ -165,6 +165,23 @@ def test_numbers_that_json_does_not_have_become_null(tmp_path):
     assert (summary["final"]["loss"], summary["share"], summary["path"]) == (None, None, str(tmp_path))
 
 
+def test_an_apps_round_shows_what_the_app_tells(tmp_path):
+    """Its names are its own; without a server's test set, what its clients' training and evaluation came to."""
+    app = run_record(tmp_path, exportable=False)
+    of_clients = {"eval_acc": {"median": 0.6, "aggregated": 0.625}, "speed": {"median": 2.0}}
+    here = round_record(1, metrics={}, train_metrics={"train_loss": 0.5, "loss": 0.25}, client_metrics=of_clients)
+    assert "  train_loss 0.5000  train loss 0.2500  eval_acc 0.6250  9/10" in layout.line(here, app, left=None).plain
+    served = round_record(2, metrics={"rmse": 3.0}, train_metrics={}, client_metrics={})
+    assert "  rmse 3.0000  9/10" in layout.line(served, app, left=None).plain
+    console = Console(file=io.StringIO(), width=120)
+    with console.capture() as capture:
+        console.print(layout.table([here, served], app))
+    shown = capture.get().splitlines()
+    assert shown[0].split()[:6] == ["round", "train_loss", "train", "loss", "eval_acc", "rmse"]
+    assert shown[2].split()[:5] == ["2", "–", "–", "–", "3.0000"]
+    assert "loss –  accuracy –" in layout.line(here, run_record(tmp_path), left=None).plain
+
+
 def test_who_is_quarantined_is_told_everywhere(tmp_path):
     run = run_record(tmp_path)
     failed = [{"client": c, "reason": f"client {c}: quarantined: its process died twice"} for c in (3, 8)]
