@@ -261,6 +261,31 @@ def test_what_was_counted_outlives_a_clean_stop(heart: Path, monkeypatch: pytest
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("fault", [None, "raise"])
+def test_what_a_shadow_said_is_in_the_log_beside_what_its_user_was_told(
+    fault: str | None, heart: Path, tmp_path: Path, serving: Serving, planted: Callable[[Path, str], str]
+) -> None:
+    shadow, log = NEW if fault is None else planted(heart, fault), tmp_path / "log"
+    with serving(heart, "--log", str(log)) as (url, _):
+        name = ordered(heart, "shadow", shadow, requests=20)
+        until(lambda: share(url))
+        load = Load(url)
+        with load.under_way():
+            until(lambda: ending(heart, name))
+    assert not load.strange and {version for _, _, version in load.seen} == {OLD}
+    told = {row["id"]: row for row in read(log, "SELECT id, outputs FROM records WHERE kind = 'answer'")}
+    said = read(log, "SELECT id, user, version, release, arm, status, outputs FROM records WHERE kind = 'mirror'")
+    assert len(said) >= 20 and {row["id"] for row in said} <= told.keys()
+    status = 200 if fault is None else 500
+    assert {(row["version"], row["release"], row["arm"], row["status"]) for row in said} == {
+        (shadow, name, "challenger", status)
+    }
+    for row in said:  # another version: other scores, and none where it raised
+        assert row["user"] is None
+        assert row["outputs"] != told[row["id"]]["outputs"] and (row["outputs"] is None) == (fault is not None)
+
+
+@pytest.mark.slow
 def test_a_challenger_that_crashes_fails_nobody_and_is_rolled_back(
     heart: Path, serving: Serving, planted: Callable[[Path, str], str]
 ) -> None:
