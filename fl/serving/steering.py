@@ -11,12 +11,12 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import final
 
 from fl.decisions import Action, Decision
-from fl.errors import BadInput, MeadowError
+from fl.errors import BadInput, MeadowError, StorageFailed
 from fl.inference_log.records import MIRROR, Record
 from fl.inference_log.writer import InferenceLog
 from fl.registry.layout import release_folder, releases_folder
@@ -97,7 +97,7 @@ class Steering:
     def close(self) -> bool:
         """Let go of the release, which stays open. False where a model hangs, so that its thread cannot end."""
         router = self.slot.router
-        with self._keeping:
+        with self._keeping, suppress(StorageFailed):  # a full disk does not keep a server from ending
             if router and self._unkept:
                 write_state(self.folder, router.release.id, *self._unkept)
         self._leading.close()
