@@ -189,7 +189,7 @@ class Steering:
         self.slot.router = None
         self._ended.add(router.release.id)
         self._leading.close()
-        self.leads, self._waiting = False, {}
+        self.leads, self._waiting, self._unkept = False, {}, None
         for mirror in router.applied.mirrors:
             mirror.end()
         for lanes in router.applied.lanes.values():
