@@ -26,12 +26,12 @@ from experiments.config_file import APP_CONFIG as SETTINGS
 from experiments.config_file import read_config, write_config
 from experiments.engine import available_cores
 from experiments.run_folder import claimed_run_id, only_writer
+from fl import interrupts
 from fl.errors import AppFailed, BadInput, MeadowError
 from fl.files import writable_folder
 from fl.foreign import frames
 from fl.foreign.frames import Frame
 from fl.registry import Registry
-from server import interrupts
 from server.records import Observer
 
 FIRST_NODE = 2

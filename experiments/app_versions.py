@@ -19,6 +19,7 @@ import numpy as np
 
 from clients.foreign_state import States
 from experiments.run_folder import forget_what_is_damaged
+from fl import interrupts
 from fl.files import write_bytes
 from fl.foreign.frames import Buffer
 from fl.metrics import quantiles
@@ -26,7 +27,6 @@ from fl.parameters import Parameters
 from fl.plain import plain
 from fl.registry import Registry, Version
 from fl.signature import Signature
-from server import interrupts
 from server.background import Background
 from server.records import CLIENT_COUNTS, PHASES, Observer, RoundRecord, RunRecord, RunSummary
 from server.tracking.files import FilesObserver

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from experiments.versions import REGISTRY, Folder, Json, Name
+from fl import interrupts
 from fl.errors import BadInput
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def worker(
     ledger = Ledger(answers or _beside(broker))
     work = Worker(broker, ledger, Slots({queue: slot}, source.look, source.load), slot, queue, batch_rows, tries)
     print(f"{slot.current.version} answers {queue} at {url}", file=sys.stderr, flush=True)
-    with contextlib.closing(broker), contextlib.closing(ledger):
+    with interrupts.handled(), contextlib.closing(broker), contextlib.closing(ledger):
         ledger.forget(older_than_seconds=keep_days * 86400)
         done = work.run(idle_seconds=until_idle)
     if as_json:
@@ -100,7 +101,7 @@ def ask(
     from fl.serving.on_demand.queues import Broker
 
     asked = _asked(source, key)
-    with contextlib.closing(Broker(url, visible_seconds)) as broker:
+    with interrupts.handled(), contextlib.closing(Broker(url, visible_seconds)) as broker:
         asker = Asker(broker, queue, output, again_seconds, patience, _tell)
         before = asker.ask(asked)
     if as_json:
@@ -114,7 +115,7 @@ def dead(url: Url, queue: Queue = "meadow") -> None:
     """Take the dead letters out of their queue: a JSON line each, with the row, the reason and the tries."""
     from fl.serving.on_demand.queues import Broker, all_of, queue_names
 
-    with contextlib.closing(Broker(url)) as broker:
+    with interrupts.handled(), contextlib.closing(Broker(url)) as broker:
         broker.recover()
         for letter in all_of(broker, queue_names(queue)[1]):
             print(json.dumps(letter), flush=True)

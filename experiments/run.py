@@ -20,9 +20,9 @@ from typing import Any
 from experiments.config_file import CONFIG, read_config, write_config
 from experiments.prepare import PREPARED, counted, load_data, note_prepared, prepare_data
 from experiments.run_folder import RUN, claimed_run_id, forget_what_is_damaged, only_writer
+from fl import interrupts
 from fl.errors import BadInput, CorruptFile
 from fl.files import read_json, writable_folder
-from server import interrupts
 
 
 def simulate(config: Mapping[str, Any], *, until: int | None = None) -> Path:

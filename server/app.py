@@ -23,6 +23,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import Strategy
 from torch import nn
 
+from fl import interrupts
 from fl.algorithms.algorithm import load_algorithm
 from fl.cohorts import check_cohort_size, unseen_clients
 from fl.data.centre import Centre, open_centre
@@ -36,7 +37,6 @@ from fl.models.tasks import derived
 from fl.parameters import Parameters, copy, num_bytes, num_values
 from fl.registry import Registry
 from fl.run_config import unflatten
-from server import interrupts
 from server.history import History, open_history
 from server.personal import final_comparison
 from server.policies import Policies, policies_of

@@ -18,7 +18,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fl import wire
+from fl import interrupts, wire
 from fl.decisions import Action
 from fl.errors import StoppedByFaults, StorageFailed
 from fl.metrics import Confusion, Statistics, values
@@ -26,7 +26,6 @@ from fl.models.tasks import derived
 from fl.parameters import Parameters, cast, not_finite, num_bytes
 from fl.registry import Version
 from fl.seeds import process_wide
-from server import interrupts
 from server.background import Background
 from server.exchange import exchanged
 from server.guard import Declared, guarded, sound_reports

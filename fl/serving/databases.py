@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from fl.data.sql_sources import complaint, database_file, shown
 from fl.errors import BadInput, MissingExtra, StorageFailed
 from fl.files import make_parents
+from fl.interrupts import deferred
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine
@@ -73,7 +74,7 @@ def transaction(engine: Engine, *, url: str) -> Iterator[Connection]:
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        with engine.begin() as connection:
+        with deferred(), engine.begin() as connection:
             yield connection
     except SQLAlchemyError as error:
         raise StorageFailed(path=url, why=complaint(error)) from error

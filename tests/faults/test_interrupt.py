@@ -15,10 +15,10 @@ import pytest
 import yaml
 
 from experiments.run import resume, simulate
+from fl import interrupts
 from fl.errors import Interrupted
 from fl.files import read_json
 from fl.registry import Registry
-from server import interrupts
 
 Settings = Callable[..., dict[str, Any]]
 Told = Callable[[Path], list[dict[str, Any]]]

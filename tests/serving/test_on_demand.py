@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import random
 import shutil
 import signal
 import subprocess
@@ -24,7 +25,8 @@ from experiments.broker import _beside
 from experiments.cli import run
 from experiments.compose import compose
 from experiments.run import simulate
-from fl.errors import BadInput, StorageFailed
+from fl import interrupts
+from fl.errors import BadInput, Interrupted, StorageFailed
 from fl.parameters import Array
 from fl.registry import Registry
 from fl.serving.model import Model
@@ -370,6 +372,31 @@ def test_killed_in_the_middle_of_a_thousand_requests_there_are_a_thousand_answer
         query = "SELECT count(*), count(DISTINCT id), count(answer) FROM requests"
         assert tuple(connection.exec_driver_sql(query).one()) == (count, count, count)
     engine.dispose()
+
+
+def test_no_signal_is_lost_in_what_a_broker_calls(tmp_path: Path) -> None:
+    """Raised inside SQLAlchemy, one in some dozens was, and whoever was told to end went on for ever."""
+    draw = random.Random(3)
+    before = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGTERM))
+    try:
+        with contextlib.closing(Broker(f"sqlalchemy+sqlite:///{tmp_path}/broker.db")) as broker:
+            broker.send("some", [{"id": "1"}])
+            assert len(broker.take("some", most=8, wait_seconds=0.0)) == 1
+
+            def take_until_told() -> None:
+                ends = time.monotonic() + 5
+                with interrupts.handled():
+                    signal.setitimer(signal.ITIMER_REAL, draw.uniform(0.0005, 0.01))
+                    while time.monotonic() < ends:
+                        broker.take("some", most=8, wait_seconds=0.005)
+
+            for _ in range(400):
+                with pytest.raises(Interrupted):
+                    take_until_told()
+            broker.send("some", [{"id": "2"}])
+            assert [one.body["id"] for one in broker.take("some", most=8, wait_seconds=0.0)] == ["2"]
+    finally:
+        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 
 from fl.data.sql_sources import shown
 from fl.errors import BadInput, MissingExtra, StorageFailed
+from fl.interrupts import deferred
 
 KEY = "--url"
 FOLDER, SQLITE, REDIS, AMQP = "filesystem:///", "sqlalchemy+sqlite:///", "redis://", "amqp://"
@@ -110,7 +111,7 @@ class Broker:
 
     def done(self, taken: Sequence[Taken]) -> None:
         """These need not come again. Where the connection broke meanwhile they do, and are known then."""
-        with suppress(*self._errors()):
+        with suppress(*self._errors()), deferred():
             for one in taken:
                 if one.message.channel is self._channel:  # kombu cannot speak through one that is closed
                     one.message.ack()
@@ -143,15 +144,21 @@ class Broker:
     # --- the connection
 
     def _steadily(self, do: Callable[[Any], T]) -> T:
-        """``do`` with a channel, and again with a new one if the broker goes away. Raises StorageFailed at the end."""
+        """``do`` with a channel, and again with a new one if the broker goes away. Raises StorageFailed at the end.
+
+        A signal waits for it: raised inside SQLAlchemy, one in a hundred of them was lost there, in what it does while
+        objects are forgotten or a session ends, and a worker went on for ever.
+        """
         ends, pause = time.monotonic() + self.patience_seconds, 0.05
         while True:
             try:
-                if self._channel is None:
-                    self._open()
-                return do(self._channel)
+                with deferred():
+                    if self._channel is None:
+                        self._open()
+                    return do(self._channel)
             except self._errors() as error:
-                self._drop()
+                with deferred():
+                    self._drop()
                 if time.monotonic() + pause > ends:
                     why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
                     raise StorageFailed(path=self.url, why=why) from error

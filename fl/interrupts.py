@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a round is finished or abandoned cleanly, a commit is never cut in two.
+"""Ctrl-C and SIGTERM: a round is finished or abandoned cleanly, a commit is never cut in two, no signal is lost.
 
 The first signal raises KeyboardInterrupt, at once or as soon as a ``deferred`` block is left, so that no ``except
 Exception`` on its way can take it for a device's fault; ``named`` makes of it the error that users see.
@@ -64,7 +64,7 @@ def named() -> Iterator[None]:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Let the block finish before a signal takes effect."""
+    """Let the block finish before a signal takes effect: one that is raised in it may be lost in what it calls."""
     _State.depth += 1
     try:
         yield
