@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from experiments.versions import REGISTRY, Folder, Json, Name
+from fl import interrupts
 from fl.errors import BadInput, NotAccepted
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def learn(
         _from_broker(source, queue, chunk, until_idle) if "://" in source else _from_lines(source, chunk, work.read)
     )
     in_a_row = 0
-    with contextlib.ExitStack() as closing:
+    with interrupts.handled(), contextlib.ExitStack() as closing:
         file = closing.enter_context(refused.open("a")) if refused else None
         for rows in stream:
             outcome = work.chunk(rows)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from experiments.versions import REGISTRY, Folder, Json, Name
+from fl import interrupts
 
 if TYPE_CHECKING:
     from fl.serving.precompute import Progress
@@ -55,7 +56,8 @@ def predict(
     if first is None:
         raise BadInput(key="--input", got=f"{source}, which has no rows", allowed="at least one row")
     model = models.load(version)
-    with contextlib.closing(open_predictions(output, key="--output", writing=True)) as predictions:
+    opened = open_predictions(output, key="--output", writing=True)
+    with interrupts.handled(), contextlib.closing(opened) as predictions:
         work = Precompute(model, predictions, key=key, put_aside=put_aside, tell=_Teller().tell)
         done = work.run(itertools.chain([first], rows))
     if as_json:
