@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Annotated
 import typer
 
 from experiments.versions import REGISTRY, Folder, Json
+from fl import interrupts
 
 app = typer.Typer(no_args_is_help=True, help="Mirror runs and versions into other tracking systems.")
 
@@ -33,13 +35,16 @@ def mlflow(
     from fl.registry import Registry
 
     store = Registry.existing(Path(registry))
-    while True:
-        added = mirror(store, uri=uri, experiment=experiment, model=model)
-        if as_json:
-            print(json.dumps(vars(added)), flush=True)
-        elif every is None or any(vars(added).values()):
-            words = (f"{number} {name}" for name, number in vars(added).items())
-            print(f"added: {', '.join(words)}", flush=True)
-        if every is None:
-            return
-        time.sleep(every)
+    with interrupts.handled():
+        while True:
+            # A signal waits for the end of a pass: one that is raised in what MLflow calls may be lost there.
+            with interrupts.deferred() if every is not None else contextlib.nullcontext():
+                added = mirror(store, uri=uri, experiment=experiment, model=model)
+            if as_json:
+                print(json.dumps(vars(added)), flush=True)
+            elif every is None or any(vars(added).values()):
+                words = (f"{number} {name}" for name, number in vars(added).items())
+                print(f"added: {', '.join(words)}", flush=True)
+            if every is None:
+                return
+            time.sleep(every)
