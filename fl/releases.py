@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
 from typing import Any, Protocol, TypeAlias
@@ -264,10 +264,19 @@ def assigned(routing: Routing, *, salt: str, user: str, context: str | None = No
     A user leaves an arm only if its share shrinks: with one or two challengers always, with k of them as long as none
     has more than 1/k. (For three arms whose shares may be anything, no rule without a memory can promise it.)
     """
+    return arm_at(routing, lambda: point(salt=salt, user=user), context)
+
+
+def arm_at(routing: Routing, where: Callable[[], float], context: str | None = None) -> str:
+    """The arm that whoever stands at ``where`` () in [0, 1) has; not asked where one arm has everybody.
+
+    >>> arm_at(Routing({"champion": 0.75, "challenger": 0.25}), lambda: 0.1)
+    'challenger'
+    """
     ends, names = routing.pieces(context)
     if len(names) == 1:
         return names[0]
-    return names[min(bisect_right(ends, point(salt=salt, user=user)), len(names) - 1)]
+    return names[min(bisect_right(ends, where()), len(names) - 1)]
 
 
 def point(*, salt: str, user: str) -> float:

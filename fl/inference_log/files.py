@@ -95,9 +95,11 @@ def _quoted(path: Path) -> str:
 
 def _lines(path: Path) -> str:
     """SQL for the records of a file of lines, of which the last one may be torn."""
-    columns = ", ".join(f"{name}: '{kind}'" for name, kind in COLUMNS.items())
+    lists = {name: kind if name == "server" else f"{kind}[]" for name, kind in COLUMNS.items()}
+    columns = ", ".join(f"{name}: '{kind}'" for name, kind in lists.items())
     options = f"format = 'newline_delimited', ignore_errors = true, columns = {{{columns}}}"
-    return f"SELECT * FROM read_json({_quoted(path)}, {options}) WHERE number IS NOT NULL"
+    fields = ", ".join(name if name == "server" else f"unnest({name}) AS {name}" for name in COLUMNS)
+    return f"SELECT {fields} FROM read_json({_quoted(path)}, {options}) WHERE number IS NOT NULL"
 
 
 def to_parquet(path: Path) -> None:

@@ -1,12 +1,11 @@
-"""What is taken down of one request, and the line that it becomes."""
+"""What is taken down of one request, and the line that it becomes part of."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import orjson
@@ -67,39 +66,37 @@ class Record(NamedTuple):
     reward: float | None = None
 
 
+Columns: TypeAlias = Mapping[str, Sequence[Any]]
+"""What is taken down of several requests: of each field of Record, their values in their order."""
+
+
 def hash_user(user: str, salt: bytes) -> str:
     """What stands for a user in a folder with this salt: 16 hexadecimal digits."""
     return hashlib.blake2b(user.encode(errors="surrogatepass"), key=salt, digest_size=8).hexdigest()
 
 
-def lines_of(records: Sequence[tuple[int, Record]], *, server: str, salt: bytes) -> bytes:
-    """The lines of numbered records of a server; who asked is hashed, and what is large is sketched."""
-    sketches = _sketches_of([record for _, record in records])
-    return b"".join(
-        _line(
-            {
-                "server": server,
-                "number": number,
-                "kind": one.kind,
-                "id": one.id,
-                "time": one.time,
-                "user": None if one.user is None else hash_user(one.user, salt),
-                "context": one.context,
-                "model": one.model,
-                "version": one.version,
-                "release": one.release,
-                "arm": one.arm,
-                "status": one.status,
-                "seconds": one.seconds,
-                "rows": None if one.inputs is None else len(one.inputs),
-                "inputs": _few(one.inputs),
-                "inputs_sketch": sketch,
-                "outputs": _few(one.outputs),
-                "places": one.places,
-                "reward": one.reward,
-            }
-        )
-        for (number, one), sketch in zip(records, sketches, strict=True)
+def columns_of(records: Sequence[Record]) -> Columns:
+    """Of at least one record, for ``line_of``."""
+    return dict(zip(Record._fields, zip(*records, strict=True), strict=True))
+
+
+def line_of(numbers: Sequence[int], columns: Columns, *, server: str, salt: bytes) -> bytes:
+    """One line for the records of a server with these numbers: their columns, and ``server`` once.
+
+    Who asked is hashed, and what is large is sketched. A line a record took twice as long to make.
+    """
+    inputs = columns["inputs"]
+    return _line(
+        {
+            **columns,
+            "server": server,
+            "number": numbers,
+            "user": [None if user is None else hash_user(user, salt) for user in columns["user"]],
+            "rows": [None if one is None else len(one) for one in inputs],
+            "inputs": [_few(one) for one in inputs],
+            "inputs_sketch": _sketches_of(inputs),
+            "outputs": [_few(one) for one in columns["outputs"]],
+        }
     )
 
 
@@ -108,47 +105,63 @@ def _few(values: Array | None) -> Array | None:
     return None if values is None or values.size > MOST_VALUES else values.reshape(-1)
 
 
-def _line(values: dict[str, Any]) -> bytes:
+def _line(columns: dict[str, Any]) -> bytes:
     """As JSON; no number stands in for one that is not finite."""
+    dumps = partial(
+        orjson.dumps, default=np.ndarray.tolist, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
+    )
     try:
-        return orjson.dumps(values, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY)
-    except TypeError:  # a text that no UTF-8 can say
-        plain = {name: _numbers(value) if isinstance(value, np.ndarray) else value for name, value in values.items()}
-        return json.dumps(plain, separators=(",", ":")).encode() + b"\n"
+        return dumps(columns)
+    except TypeError:  # a text that no UTF-8 can say, which would cost all records of the line
+        return dumps({name: _said(values) for name, values in columns.items()})
 
 
-def _numbers(values: Array) -> list[float | None]:
-    return [value if math.isfinite(value) else None for value in values.tolist()]
+def _said(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_said(one) for one in value]
+    return value.encode(errors="replace").decode() if isinstance(value, str) else value
 
 
-def _sketches_of(records: Sequence[Record]) -> list[dict[str, float] | None]:
-    """Of each record's inputs, where they are large; those of a size at once."""
-    found: list[dict[str, float] | None] = [None] * len(records)
-    large: dict[int, list[int]] = {}
-    for place, record in enumerate(records):
-        if record.inputs is not None and record.inputs.size > MOST_VALUES:
-            large.setdefault(record.inputs.size, []).append(place)
-    for size, places in large.items():
-        inputs = np.concatenate([records[place].inputs for place in places], axis=None)
-        for place, sketch in zip(places, _sketches(inputs.reshape(-1, size)), strict=True):
+def _sketches_of(inputs: Sequence[Array | None]) -> list[dict[str, float] | None]:
+    """Of those inputs that are large; those of a size at once."""
+    found: list[dict[str, float] | None] = [None] * len(inputs)
+    large: dict[int, dict[int, Array]] = {}
+    for place, one in enumerate(inputs):
+        if one is not None and one.size > MOST_VALUES:
+            large.setdefault(one.size, {})[place] = one
+    for size, some in large.items():
+        values = np.concatenate(list(some.values()), axis=None)
+        for place, sketch in zip(some, _sketches(values.reshape(-1, size)), strict=True):
             found[place] = sketch
     return found
 
 
 def _sketches(values: Array) -> list[dict[str, float]]:
-    """Of each row (N, n), all at once: a call of NumPy for each took longer than the model's answer."""
+    """Of each row (N, n), which are overwritten: all at once, since a call of NumPy for each took longer than the
+    model's answer.
+    """
     smallest, largest = np.minimum.reduce(values, axis=1), np.maximum.reduce(values, axis=1)
     if not (np.isfinite(smallest).all() and np.isfinite(largest).all()):  # a NaN is the smallest and the largest
         return [_sketch(row[np.isfinite(row)], row.size) for row in values]
-    apart = values.astype(np.float64)
-    means = np.add.reduce(apart, axis=1) / values.shape[1]
-    apart -= means[:, None]
-    deviations = np.sqrt(np.einsum("ij,ij->i", apart, apart) / values.shape[1])
+    if values.dtype != np.float32 or not _is_plain(smallest, largest):
+        values = values.astype(np.float64)
+    means = np.add.reduce(values, axis=1) / values.shape[1]
+    values -= means[:, None]
+    deviations = np.sqrt(np.einsum("ij,ij->i", values, values) / values.shape[1])
     told = (column.tolist() for column in (means, deviations, smallest, largest))
     return [
         {"missing": 0, "mean": mean, "deviation": deviation, "smallest": low, "largest": high}
         for mean, deviation, low, high in zip(*told, strict=True)
     ]
+
+
+def _is_plain(smallest: Array, largest: Array) -> bool:
+    """Whether float32 is enough to add up such numbers and their squares: neither near its ends, nor far from 0 and
+    close together.
+    """
+    peaks = np.maximum(largest, -smallest)
+    near = peaks * np.float32(1e-3) < largest - smallest
+    return bool(near.all()) and bool(1e-12 < peaks.min() <= peaks.max() < 1e12)
 
 
 def _sketch(known: Array, size: int) -> dict[str, float]:

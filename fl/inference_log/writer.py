@@ -1,4 +1,4 @@
-"""What becomes of a record: its line, made where it is added, and the thread that writes lines."""
+"""What becomes of records: a line, made where they are added, and the thread that writes lines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import final
 from fl.files import writable_folder
 from fl.inference_log.counts import REFUSED, TAKEN, Counts
 from fl.inference_log.files import bound, needs_duckdb, recover, to_parquet
-from fl.inference_log.records import Record, lines_of
+from fl.inference_log.records import Columns, Record, columns_of, line_of
 
 MOST_AT_ONCE = 64
 """Calls of ``write`` whose lines go to the disk by one call: what a full disk can cost at once."""
@@ -64,9 +64,10 @@ class InferenceLog:
         self._thread = threading.Thread(target=self._write, name="inference log", daemon=True)
         self._thread.start()
 
-    def add(self, record: Record) -> None:
-        """Take a record down. Never waits for the disk, never raises."""
-        self.write([(self.take_number(), record)])
+    def add(self, *records: Record) -> None:
+        """Take records down. Never waits for the disk, never raises."""
+        if records:
+            self.write([self.take_number() for _ in records], columns_of(records))
 
     def take_number(self) -> int:
         """The number of a record that is to come. It is counted from now on: as lost, if it never comes."""
@@ -74,18 +75,20 @@ class InferenceLog:
         self._counts.set(TAKEN, self.taken)
         return self.taken
 
-    def write(self, records: Sequence[tuple[int, Record]]) -> None:
-        """Take down records that have their numbers. Their lines are made here, while their inputs are still in the
+    def write(self, numbers: Sequence[int], columns: Columns) -> None:
+        """Take down records that have their numbers. Their line is made here, while their inputs are still in the
         processor's cache: a thread that did it half a second later took twice as long, and those who answer waited for
         it as well.
         """
         with self._lock:
-            taken = records[: max(0, self.most_waiting - self._waiting)]
+            room = max(0, self.most_waiting - self._waiting)
+            taken = numbers[:room]
             self._waiting += len(taken)
-        if len(taken) < len(records):
-            self._refuse(len(records) - len(taken))
+        if len(taken) < len(numbers):
+            self._refuse(len(numbers) - len(taken))
+            columns = {name: values[:room] for name, values in columns.items()}
         if taken:
-            self._lines.append((len(taken), lines_of(taken, server=self.server, salt=self._salt)))
+            self._lines.append((len(taken), line_of(taken, columns, server=self.server, salt=self._salt)))
 
     @property
     def waiting(self) -> int:
@@ -118,7 +121,7 @@ class InferenceLog:
             together = [self._lines.popleft() for _ in range(min(MOST_AT_ONCE, len(self._lines)))]
             records = sum(count for count, _ in together)
             try:
-                self._append(b"".join(lines for _, lines in together))
+                self._append(b"".join(line for _, line in together))
                 self.trouble = ""
             except OSError as error:  # a full disk costs records, and never an answer
                 self._refuse(records)

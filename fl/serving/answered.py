@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, final
 
@@ -47,9 +47,9 @@ class Answers:
     def __post_init__(self) -> None:
         self._fresh = deque(maxlen=self.most)
 
-    def add(self, number: str, answer: Answered) -> None:
-        """Remember an answer."""
-        self._fresh.append((number, answer))
+    def add(self, answers: Iterable[tuple[str, Answered]]) -> None:
+        """Remember answers by the ids of their requests, the oldest first."""
+        self._fresh.extend(answers)
 
     def find(self, number: str) -> Answered | None:
         """The answer to a request, by its id, None if it is unknown, forgotten, or had its feedback."""

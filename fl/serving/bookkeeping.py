@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import compress
 from typing import final
 
 import numpy as np
 
-from fl.inference_log.records import ANSWER, MOST_VALUES, Record
+from fl.inference_log.records import ANSWER, MOST_VALUES, Columns
 from fl.inference_log.writer import InferenceLog
 from fl.parameters import Array
 from fl.serving.answered import MOST_LABELS, Answered, Answers
@@ -55,15 +56,16 @@ class Books:
     def settle(self) -> None:
         """Count, remember and take down all that is open. What an asker did wrong is no arm's figure."""
         visits, self._open, self._bytes = self._open, [], 0
-        labels = _labels_of([_classes(visit) for visit in visits])
-        for visit, places in zip(visits, labels, strict=True):
+        if not visits:
+            return
+        for visit in visits:
             status, router = visit.status, visit.router
             if router is not None and (status == 200 or status >= 500):
                 router.answered(visit.lane, user=visit.user, seconds=visit.seconds, failed=status != 200)
-            if status == 200:
-                self._answers.add(visit.id, _answered(visit, places))
+        columns = _columns(visits)
+        self._answers.add(_answers(columns))
         if self._log is not None:
-            self._log.write([_record(visit, places) for visit, places in zip(visits, labels, strict=True)])
+            self._log.write([visit.number for visit in visits], columns)
 
     def _settle_rest(self) -> None:
         self._timer = None
@@ -82,22 +84,39 @@ def _labels_of(outputs: Sequence[Array | None]) -> list[list[int] | None]:
     for place, one in enumerate(outputs):
         if one is not None:
             alike[one.shape][place] = one
-    for some in alike.values():
-        places = np.stack(list(some.values())).argmax(axis=-1).reshape(len(some), -1)
+    for shape, some in alike.items():
+        places = np.concatenate(list(some.values()), axis=None).reshape(len(some), *shape).argmax(axis=-1)
+        places = places.reshape(len(some), -1)
         for place, labels in zip(some, places[:, :MOST_VALUES].tolist(), strict=True):
             found[place] = labels
     return found
 
 
-def _answered(visit: Visit, labels: list[int] | None) -> Answered:
-    kept = None if labels is None or len(labels) > MOST_LABELS else tuple(labels)
-    lane = visit.lane
-    return Answered(visit.name, lane.model.version, visit.release, lane.arm, visit.user, visit.context, kept)
+def _columns(visits: Sequence[Visit]) -> Columns:
+    """What is taken down of them. A tuple for each of them took twice as long."""
+    lanes = [visit.lane for visit in visits]
+    return {
+        "kind": [ANSWER] * len(visits),
+        "id": [visit.id for visit in visits],
+        "time": [visit.at for visit in visits],
+        "user": [visit.user for visit in visits],
+        "context": [visit.context for visit in visits],
+        "model": [visit.name for visit in visits],
+        "version": [lane.model.version for lane in lanes],
+        "release": [visit.router.release.id if visit.router else "" for visit in visits],
+        "arm": [lane.arm for lane in lanes],
+        "status": [visit.status for visit in visits],
+        "seconds": [visit.seconds for visit in visits],
+        "inputs": [visit.inputs for visit in visits],
+        "outputs": [visit.outputs for visit in visits],
+        "places": _labels_of([_classes(visit) for visit in visits]),
+        "reward": [None] * len(visits),
+    }
 
 
-def _record(visit: Visit, labels: list[int] | None) -> tuple[int, Record]:
-    lane = visit.lane
-    return visit.number, Record(
-        *(ANSWER, visit.id, visit.at, visit.user, visit.context, visit.name, lane.model.version, visit.release),
-        *(lane.arm, visit.status, visit.seconds, visit.inputs, visit.outputs, labels),
-    )
+def _answers(columns: Columns) -> Iterator[tuple[str, Answered]]:
+    """What feedback may come to, by request id."""
+    labels = [None if some is None or len(some) > MOST_LABELS else tuple(some) for some in columns["places"]]
+    told = (columns[name] for name in ("model", "version", "release", "arm", "user", "context"))
+    answers = map(Answered._make, zip(*told, labels, strict=True))
+    return compress(zip(columns["id"], answers, strict=True), [status == 200 for status in columns["status"]])

@@ -49,15 +49,16 @@ class Gateway:
 
     def enter(self, headers: Mapping[str, str], name: str, slot: Slot, model: Model | None) -> Visit:
         """Who is to answer; ``model``: the one that was asked for by its version. Raises Closed."""
-        number = headers.get("x-request-id") or ""
-        if not 0 < len(number) <= MOST_ID or not number.isprintable():
-            number = f"{self._prefix}-{next(self._numbers):x}"
+        told = headers.get("x-request-id") or None
+        if told is not None and not (len(told) <= MOST_ID and told.isprintable()):
+            told = None
+        number = told or f"{self._prefix}-{next(self._numbers):x}"
         user, context = headers.get("x-user-id"), headers.get("x-context")
         user, context = user and user[:MOST_ID], context and context[:MOST_ID]
         router = slot.router if model is None else None
         if router is None:
             return Visit(number, user, context, name, Lane("", model or slot.current, self.batcher, 1), None)
-        lane = router.lane(number, user=user, context=context)
+        lane = router.lane(told, user=user, context=context)
         lane.busy += 1  # from here on: it is not taken away under a request whose body is still to come
         return Visit(number, user, context, name, lane, router)
 
@@ -108,6 +109,6 @@ class Gateway:
             places, number = row.pop("places"), row.pop("id")
             del row["time"]
             kept = None if places is None or len(places) > MOST_LABELS else tuple(places)
-            self.answers.add(number, Answered(**row, places=kept))
+            self.answers.add([(number, Answered(**row, places=kept))])
         for row in read(log.folder, f"{settled} ORDER BY time DESC LIMIT {most}"):
             self.answers.settle(row["id"])

@@ -7,13 +7,14 @@ one. All of this happens in the thread that answers, and none of it waits, locks
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 from fl.parameters import Array
-from fl.releases import CHAMPION, Evidence, Figures, Policy, Release, Routing, State, assigned, everything_to
+from fl.releases import CHAMPION, Evidence, Figures, Policy, Release, Routing, State, arm_at, assigned, everything_to
 from fl.serving.answered import Answered
 from fl.serving.batching import Batcher
 from fl.serving.counting import Count, Seen, added
@@ -61,11 +62,15 @@ class Router:
         self._since = time.time()
         self._closed_at: float | None = None
         self._mirrored = 0.0
+        self._chance = random.Random().random
 
     # --- a request
 
-    def lane(self, number: str, *, user: str | None, context: str | None) -> Lane:
-        """The replica that is to answer. Raises Closed."""
+    def lane(self, number: str | None, *, user: str | None, context: str | None) -> Lane:
+        """The replica that is to answer; ``number``: the id that the asker gave the request. Raises Closed.
+
+        Whoever tells neither a user nor an id gets what chance says: a hash of an id that was made here takes longer.
+        """
         now = self.applied
         routing = now.routing
         if routing.closed or not now.lanes:
@@ -75,7 +80,10 @@ class Router:
             arm = self.policy.arm_for(self.state, user, context)
         if arm is None:
             who = user if routing.sticky and user is not None else number
-            arm = assigned(routing, salt=self.release.id, user=who, context=context)
+            if who is None:
+                arm = arm_at(routing, self._chance, context)
+            else:
+                arm = assigned(routing, salt=self.release.id, user=who, context=context)
         lanes = now.lanes.get(arm) or self.other(arm)
         return lanes[0] if len(lanes) == 1 else min(lanes, key=_busy)
 

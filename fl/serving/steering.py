@@ -286,7 +286,7 @@ class Steering:
                 record._replace(id=copy.id, seconds=compared.seconds, outputs=one, status=status)
                 for copy, one in zip(compared.copies, outputs, strict=True)
             ]
-            self._log.write([(self._log.take_number(), one) for one in told])
+            self._log.add(*told)
 
 
 def _wanted(router: Router, routing: Routing, mirrors: Sequence[Mirror]) -> dict[str, int]:

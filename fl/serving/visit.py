@@ -33,11 +33,6 @@ class Visit:
     at: float = 0.0
     number: int = 0
 
-    @property
-    def release(self) -> str:
-        """The open release, "" without one."""
-        return self.router.release.id if self.router else ""
-
     def move(self, lane: Lane) -> None:
         """Let ``lane`` answer in place of the one that was to."""
         self.lane.busy -= 1

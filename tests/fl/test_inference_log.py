@@ -130,6 +130,30 @@ def test_large_inputs_are_sketched_and_a_missing_value_is_none(tmp_path: Path) -
     assert small["inputs"] == [None, 2.0]
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
+@pytest.mark.parametrize("spread", [1e-30, 1e-3, 1.0, 1e3, 1e15, 1e30])
+@pytest.mark.parametrize("middle", [0.0, 1.0, -2e4, 1e9, 1e30])
+def test_a_sketch_holds_whatever_the_numbers(dtype: str, spread: float, middle: float, tmp_path: Path) -> None:
+    draws = np.random.default_rng(0).normal(middle, spread, (5, 784)).clip(*((-9e18, 9e18) if dtype == "int64" else ()))
+    inputs = draws.astype(dtype)
+    log = InferenceLog(tmp_path)
+    log.add(*(answer(n)._replace(inputs=row[None]) for n, row in enumerate(inputs)))
+    log.close()
+    exact = inputs.astype(np.float64)
+    for row, record in zip(exact, read(tmp_path), strict=True):
+        told, scale = record["inputs_sketch"], np.abs(row).max()
+        assert (told["smallest"], told["largest"], told["missing"]) == (row.min(), row.max(), 0)
+        assert told["mean"] == pytest.approx(row.mean(), rel=1e-5, abs=1e-6 * (row.max() - row.min()) + 1e-15 * scale)
+        assert told["deviation"] == pytest.approx(row.std(), rel=1e-5, abs=1e-15 * scale)
+
+
+def test_a_text_that_cannot_be_written_costs_no_record(tmp_path: Path) -> None:
+    log = InferenceLog(tmp_path)
+    log.add(answer(0), answer(1)._replace(id="half a \ud83d"), answer(2))
+    log.close()
+    assert [row["id"] for row in read(tmp_path)] == ["id-0", "half a ?", "id-2"]
+
+
 def test_a_folder_that_cannot_be_written_is_refused() -> None:
     with pytest.raises(BadInput, match="--log: got /proc/log"):
         InferenceLog(Path("/proc/log"))

@@ -24,12 +24,12 @@ def test_only_the_last_answers_are_remembered_whether_feedback_came_meanwhile_or
     answers = Answers(most=3)
     given = [Answered("model", f"run:{n}", "", "", None, None, None) for n in range(9)]
     for n in range(4):
-        answers.add(f"id-{n}", given[n])
+        answers.add([(f"id-{n}", given[n])])
     assert answers.find("id-0") is None and answers.find("id-1") == given[1]
     answers.settle("id-2")
     assert answers.find("id-2") is None and answers.settled("id-2") and not answers.settled("id-1")
     for n in range(4, 6):
-        answers.add(f"id-{n}", given[n])
+        answers.add([(f"id-{n}", given[n])])
     assert [answers.find(f"id-{n}") for n in range(1, 6)] == [None, None, *given[3:6]]
 
 
