@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, final
 
+from fl.inference_log.records import Columns
 from fl.serving.model import Unanswerable
 
 MOST_LABELS = 64
@@ -26,7 +27,7 @@ class Answered(NamedTuple):
     arm: str
     user: str | None
     context: str | None
-    places: tuple[int, ...] | None
+    places: Sequence[int] | None
 
 
 @final
@@ -34,22 +35,26 @@ class Answered(NamedTuple):
 class Answers:
     """The last ``most`` answers; an older one is forgotten, and one that had its feedback stays, so as to say so.
 
-    An answer is looked up only where there is feedback, so until then it stands in a queue: a place in a table of tens
-    of thousands is out of the processor's cache, and took longer to fill than all else that is done of an answer.
-    Ordered tables, because the oldest key of a plain one is found by stepping over all that were removed before it.
+    An answer is looked up only where there is feedback, so until then the columns that it came in stand in a queue: a
+    place in a table of tens of thousands is out of the processor's cache, and took longer to fill than all else that is
+    done of an answer. Ordered tables, because the oldest key of a plain one is found by stepping over all that were
+    removed before it.
     """
 
     most: int = 50_000
-    _fresh: deque[tuple[str, Answered]] = field(init=False)
+    _fresh: deque[Columns] = field(default_factory=deque)
+    _waiting: int = 0
     _by_id: OrderedDict[str, Answered] = field(default_factory=OrderedDict)
     _rewarded: OrderedDict[str, None] = field(default_factory=OrderedDict)
 
-    def __post_init__(self) -> None:
-        self._fresh = deque(maxlen=self.most)
-
-    def add(self, answers: Iterable[tuple[str, Answered]]) -> None:
-        """Remember answers by the ids of their requests, the oldest first."""
-        self._fresh.extend(answers)
+    def add(self, columns: Columns) -> None:
+        """Remember those of the requests with these columns that were answered, the oldest first."""
+        kept = {name: columns[name] for name in ("id", "status", *Answered._fields)}
+        kept["places"] = [None if some is None or len(some) > MOST_LABELS else some for some in columns["places"]]
+        self._fresh.append(kept)
+        self._waiting += len(kept["id"])
+        while self._waiting - len(self._fresh[0]["id"]) >= self.most:
+            self._waiting -= len(self._fresh.popleft()["id"])
 
     def find(self, number: str) -> Answered | None:
         """The answer to a request, by its id, None if it is unknown, forgotten, or had its feedback."""
@@ -58,9 +63,13 @@ class Answers:
 
     def _sort_in(self) -> None:
         while self._fresh:
-            number, answer = self._fresh.popleft()
-            self._by_id[number] = answer
-            self._by_id.move_to_end(number)
+            columns = self._fresh.popleft()
+            answers = map(Answered._make, zip(*(columns[name] for name in Answered._fields), strict=True))
+            for number, status, answer in zip(columns["id"], columns["status"], answers, strict=True):
+                if status == 200:
+                    self._by_id[number] = answer
+                    self._by_id.move_to_end(number)
+        self._waiting = 0
         while len(self._by_id) > self.most:
             self._by_id.popitem(last=False)
 

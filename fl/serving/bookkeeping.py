@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from itertools import compress
+from collections.abc import Sequence
 from typing import final
 
 import numpy as np
@@ -13,10 +12,10 @@ import numpy as np
 from fl.inference_log.records import ANSWER, MOST_VALUES, Columns
 from fl.inference_log.writer import InferenceLog
 from fl.parameters import Array
-from fl.serving.answered import MOST_LABELS, Answered, Answers
+from fl.serving.answered import Answers
 from fl.serving.visit import Visit
 
-PORTION = 32
+PORTION = 64
 """Requests that are settled at once."""
 
 SETTLE_SECONDS = 0.05
@@ -63,7 +62,7 @@ class Books:
             if router is not None and (status == 200 or status >= 500):
                 router.answered(visit.lane, user=visit.user, seconds=visit.seconds, failed=status != 200)
         columns = _columns(visits)
-        self._answers.add(_answers(columns))
+        self._answers.add(columns)
         if self._log is not None:
             self._log.write([visit.number for visit in visits], columns)
 
@@ -112,11 +111,3 @@ def _columns(visits: Sequence[Visit]) -> Columns:
         "places": _labels_of([_classes(visit) for visit in visits]),
         "reward": [None] * len(visits),
     }
-
-
-def _answers(columns: Columns) -> Iterator[tuple[str, Answered]]:
-    """What feedback may come to, by request id."""
-    labels = [None if some is None or len(some) > MOST_LABELS else tuple(some) for some in columns["places"]]
-    told = (columns[name] for name in ("model", "version", "release", "arm", "user", "context"))
-    answers = map(Answered._make, zip(*told, labels, strict=True))
-    return compress(zip(columns["id"], answers, strict=True), [status == 200 for status in columns["status"]])

@@ -12,7 +12,7 @@ from fl.inference_log.files import read
 from fl.inference_log.records import ANSWER, FEEDBACK, Record
 from fl.inference_log.writer import InferenceLog
 from fl.serving import rows
-from fl.serving.answered import MOST_LABELS, Answered, Answers, reward_of
+from fl.serving.answered import Answered, Answers, reward_of
 from fl.serving.batching import Batcher
 from fl.serving.bookkeeping import Books
 from fl.serving.model import Model, Unanswerable
@@ -99,16 +99,12 @@ class Gateway:
 
     def _remember(self, log: InferenceLog) -> None:
         """Answers of the server before this one, so that their feedback is joined too."""
-        fields = "id, model, version, release, arm, user, context, places"
         most = self.answers.most
         lately = f"time > {time.time() - REMEMBER_SECONDS}"  # of a long log the rest is not even read
-        answered = f"SELECT {fields}, time FROM records WHERE {lately} AND kind = '{ANSWER}' AND status = 200"
+        answered = f"SELECT * FROM records WHERE {lately} AND kind = '{ANSWER}' AND status = 200"
         settled = f"SELECT id FROM records WHERE {lately} AND kind = '{FEEDBACK}'"
         query = f"{answered} AND id NOT IN ({settled}) ORDER BY time DESC LIMIT {most}"
-        for row in reversed(read(log.folder, query)):
-            places, number = row.pop("places"), row.pop("id")
-            del row["time"]
-            kept = None if places is None or len(places) > MOST_LABELS else tuple(places)
-            self.answers.add([(number, Answered(**row, places=kept))])
+        rows = read(log.folder, f"SELECT id, status, {', '.join(Answered._fields)} FROM ({query}) ORDER BY time")
+        self.answers.add({name: [row[name] for row in rows] for name in ("id", "status", *Answered._fields)})
         for row in read(log.folder, f"{settled} ORDER BY time DESC LIMIT {most}"):
             self.answers.settle(row["id"])

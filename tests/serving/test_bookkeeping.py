@@ -72,7 +72,7 @@ def test_each_request_is_kept_once_with_its_own_labels(kinds: list[tuple[str, in
             continue
         labels = one.outputs.argmax(axis=-1).reshape(-1).tolist()
         assert row["places"] == labels[:256]
-        assert known is not None and known.places == (tuple(labels) if len(labels) <= MOST_LABELS else None)
+        assert known is not None and known.places == (labels if len(labels) <= MOST_LABELS else None)
 
 
 def test_what_is_less_than_a_portion_is_kept_soon_and_what_is_large_at_once(tmp_path: Path) -> None:

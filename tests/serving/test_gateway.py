@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fl.inference_log.files import read
-from fl.inference_log.records import ANSWER, FEEDBACK, Record
+from fl.inference_log.records import ANSWER, FEEDBACK, Record, columns_of
 from fl.inference_log.writer import InferenceLog
 from fl.serving.answered import Answered, Answers
 from fl.serving.batching import Batcher
@@ -23,13 +23,17 @@ MODEL = Model("run:3", "h", Signature("classification", (1,), "float32", 2), lam
 def test_only_the_last_answers_are_remembered_whether_feedback_came_meanwhile_or_not() -> None:
     answers = Answers(most=3)
     given = [Answered("model", f"run:{n}", "", "", None, None, None) for n in range(9)]
-    for n in range(4):
-        answers.add([(f"id-{n}", given[n])])
+
+    def add(*numbers: int) -> None:
+        answers.add(columns_of([Record(ANSWER, f"id-{n}", n, None, None, *given[n][:4]) for n in numbers]))
+
+    add(0)
+    add(1, 2, 3)
     assert answers.find("id-0") is None and answers.find("id-1") == given[1]
     answers.settle("id-2")
     assert answers.find("id-2") is None and answers.settled("id-2") and not answers.settled("id-1")
-    for n in range(4, 6):
-        answers.add([(f"id-{n}", given[n])])
+    add(4)
+    add(5)
     assert [answers.find(f"id-{n}") for n in range(1, 6)] == [None, None, *given[3:6]]
 
 
