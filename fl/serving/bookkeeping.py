@@ -11,7 +11,6 @@ import numpy as np
 
 from fl.inference_log.records import ANSWER, MOST_VALUES, Columns
 from fl.inference_log.writer import InferenceLog
-from fl.parameters import Array
 from fl.serving.answered import Answers
 from fl.serving.visit import Visit
 
@@ -71,23 +70,18 @@ class Books:
         self.settle()
 
 
-def _classes(visit: Visit) -> Array | None:
-    """The outputs of a request that are scores of classes."""
-    return None if visit.lane.model.signature.task == "regression" else visit.outputs
-
-
-def _labels_of(outputs: Sequence[Array | None]) -> list[list[int] | None]:
-    """The numbers of the first labels of each, MOST_VALUES of them at most; those of a shape are found at once."""
-    found: list[list[int] | None] = [None] * len(outputs)
-    alike: dict[tuple[int, ...], dict[int, Array]] = defaultdict(dict)
-    for place, one in enumerate(outputs):
-        if one is not None:
-            alike[one.shape][place] = one
-    for shape, some in alike.items():
-        places = np.concatenate(list(some.values()), axis=None).reshape(len(some), *shape).argmax(axis=-1)
-        places = places.reshape(len(some), -1)
-        for place, labels in zip(some, places[:, :MOST_VALUES].tolist(), strict=True):
-            found[place] = labels
+def _labels_of(visits: Sequence[Visit]) -> list[list[int] | None]:
+    """The numbers of the first labels of each, MOST_VALUES of them at most; of outputs of a shape all at once."""
+    found: list[list[int] | None] = [None] * len(visits)
+    alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for place, visit in enumerate(visits):
+        if visit.outputs is not None and visit.lane.model.signature.task != "regression":
+            alike[visit.outputs.shape].append(place)
+    for shape, places in alike.items():
+        scores = np.concatenate([visits[place].outputs for place in places], axis=None).reshape(-1, shape[-1])
+        labels = scores.argmax(axis=1).reshape(len(places), -1)[:, :MOST_VALUES].tolist()
+        for place, some in zip(places, labels, strict=True):
+            found[place] = some
     return found
 
 
@@ -108,6 +102,6 @@ def _columns(visits: Sequence[Visit]) -> Columns:
         "seconds": [visit.seconds for visit in visits],
         "inputs": [visit.inputs for visit in visits],
         "outputs": [visit.outputs for visit in visits],
-        "places": _labels_of([_classes(visit) for visit in visits]),
+        "places": _labels_of(visits),
         "reward": [None] * len(visits),
     }

@@ -31,8 +31,9 @@ AGREES_WITHIN = 0.01
 START_SECONDS = 60.0
 GATHER_SECONDS = 0.02
 """Between two hand-overs: a request at a time, the shadow would wake as often as the server, beside it."""
-FIRST_PAUSE_SECONDS, MOST_PAUSE_SECONDS = 4.0, 60.0
-"""Between two starts of a process that fails: each start loads the version anew."""
+FIRST_PAUSE_SECONDS, MOST_PAUSE_SECONDS = 16.0, 256.0
+"""Between two starts of a process that fails. A start loads the version anew, and is what a failing shadow costs: those
+who are answered during one wait longer, and of all of them they are to be well below one in a hundred."""
 MOST_RAISED = 4
 """Hand-overs in a row to which there was no answer but an exception. One that answers nothing is paused as well: for
 those who are answered beside it, it costs as much as one that is sound."""

@@ -63,6 +63,7 @@ class Router:
         self._closed_at: float | None = None
         self._mirrored = 0.0
         self._chance = random.Random().random
+        self._sole: Lane | None = None  # who answers everybody
 
     # --- a request
 
@@ -71,6 +72,8 @@ class Router:
 
         Whoever tells neither a user nor an id gets what chance says: a hash of an id that was made here takes longer.
         """
+        if self._sole is not None:
+            return self._sole
         now = self.applied
         routing = now.routing
         if routing.closed or not now.lanes:
@@ -130,6 +133,7 @@ class Router:
             self.closed_seconds += now - self._closed_at
         self._closed_at = now if applied.routing.closed else None
         self.applied = applied
+        self._sole = _sole(applied)
 
     def take(self) -> tuple[dict[str, Figures], list[tuple[Mirror, Compared]]]:
         """What has been counted since the last call, by arm, and what the shadows said."""
@@ -191,6 +195,15 @@ class Router:
                 if lane.model.hash == version:
                     return lane.model
         return None
+
+
+def _sole(applied: Applied) -> Lane | None:
+    """The replica that answers whoever asks, if there is one: a shadow's champion, above all."""
+    routing, (_, names) = applied.routing, applied.routing.pieces(None)
+    if routing.closed or routing.flagged or routing.shares_by_context or len(names) > 1:
+        return None
+    lanes = applied.lanes.get(names[0], ())
+    return lanes[0] if len(lanes) == 1 else None
 
 
 def _busy(lane: Lane) -> int:

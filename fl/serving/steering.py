@@ -30,7 +30,12 @@ from fl.serving.model import Model
 from fl.serving.router import Applied, Lane, Router
 from fl.serving.slots import Slot
 
-STEP_SECONDS = 0.25
+STEP_SECONDS, REST_SECONDS = 0.25, 0.4
+"""From one step to the next, where the last one changed who answers and where it did not: each takes the interpreter
+from those who are being answered for a few milliseconds. Two rests and a step are less than a second: by then the
+servers that do not lead have followed.
+"""
+
 KEEP_SECONDS = 1.0
 """Between two writings of a state to which nothing but evidence came: what a kill costs at most. A decision is kept at
 once. Written at each step, it was what those who were being answered at that moment waited for most.
@@ -75,9 +80,12 @@ class Steering:
 
     async def follow(self) -> None:
         """Keep looking, for as long as the server runs."""
+        moved = True
         while True:
-            await asyncio.sleep(STEP_SECONDS)
+            await asyncio.sleep(STEP_SECONDS if moved else REST_SECONDS)
+            before = self._now()
             await self.step()
+            moved = self._now() != before
 
     async def step(self) -> None:
         """See whether a release is open, and take it one step on."""
@@ -107,6 +115,11 @@ class Steering:
         for lane in (*lanes, *self._retiring):
             lane.batcher.close(wait=False)
         return not any(lane.batcher.busy for lane in (*lanes, *self._retiring))
+
+    def _now(self) -> tuple[Router | None, Applied | None]:
+        """The release that is open, and what is applied of it."""
+        router = self.slot.router
+        return router, router and router.applied
 
     # --- a release
 
