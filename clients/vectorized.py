@@ -77,7 +77,7 @@ def train_stacked(
     sums = np.zeros(len(clients))
     with torch.no_grad():
         for block in _blocks([examples[i] for i in ranks], signature, [plans[i] for i in ranks]):
-            losses = _Losses(signature, block)
+            losses = _Losses(signature, block, next(reversed(stacked.values())).dtype)
             for number, inputs in enumerate(block.inputs):
                 sizes[:] = block.sizes(number)
                 outputs = inputs
@@ -219,20 +219,30 @@ class _Losses:
     What does not depend on the outputs is made once for all steps: on small models it took longer than their layers.
     """
 
-    def __init__(self, signature: Signature, block: _Block) -> None:
-        self.signature, self.counts, self.targets = signature, block.counts, block.targets
+    def __init__(self, signature: Signature, block: _Block, dtype: torch.dtype) -> None:
+        """``dtype``: of the outputs."""
+        self.signature, self.targets = signature, block.targets
         self.by_class = signature.task != "regression"
         first = block.targets[0]
         self.positions = first[0, 0].numel()
         parts = [(len(one), one.shape[1]) for one in block.targets]
         self.even = [bool((row[:k] == width).all()) for row, (k, width) in zip(block.counts, parts, strict=True)]
-        self.shape = (len(parts), len(first), max(width for _, width in parts), *first.shape[2:])
+        widest = max(width for _, width in parts)
         self.parts = parts
+        self.values = torch.zeros((len(parts), len(first), widest, *first.shape[2:]), dtype=dtype)
+        self.into = _prefixes(self.values.unbind(0), parts)
+        if self.by_class:
+            self.at = [targets.unsqueeze(-1) for targets in self.targets]
+            self.into = [values.unsqueeze(-1) for values in self.into]
+            self.minus_one = torch.full((), -1.0, dtype=dtype).expand(*self.values.shape[1:], 1)
+        if not all(self.even):
+            counts = torch.from_numpy(block.counts).double().unsqueeze(2)
+            self.real = torch.arange(widest) < counts
+            shares = (self.real / counts.clamp(min=1) / self.positions).to(dtype)
+            self.shares = _prefixes(shares.unbind(0), parts)
 
     def gradient(self, step: int, outputs: Tensor) -> Tensor:
         """The gradient of the sum over clients of each client's mean loss at their outputs (k, B, ...) of a step."""
-        if step == 0:
-            self._begin(outputs.dtype)
         gradient = self._of_classes(step, outputs) if self.by_class else self._differentiated(step, outputs)
         width = self.parts[step][1]
         if self.even[step]:
@@ -246,19 +256,6 @@ class _Losses:
             values *= self.real.reshape(*self.real.shape, *(1,) * (values.dim() - 3))
         summed: Array = values.flatten(2).sum(2, dtype=torch.float64).div_(self.positions).sum(0).numpy()
         return summed
-
-    def _begin(self, dtype: torch.dtype) -> None:
-        self.values = torch.zeros(self.shape, dtype=dtype)
-        self.into = _prefixes(self.values.unbind(0), self.parts)
-        if self.by_class:
-            self.at = [targets.unsqueeze(-1) for targets in self.targets]
-            self.into = [values.unsqueeze(-1) for values in self.into]
-            self.minus_one = torch.full((), -1.0, dtype=dtype).expand(*self.shape[1:], 1)
-        if not all(self.even):
-            counts = torch.from_numpy(self.counts).double().unsqueeze(2)
-            self.real = torch.arange(self.shape[2]) < counts
-            shares = (self.real / counts.clamp(min=1) / self.positions).to(dtype)
-            self.shares = _prefixes(shares.unbind(0), self.parts)
 
     def _of_classes(self, step: int, outputs: Tensor) -> Tensor:
         """Of the cross-entropy: softmax minus one at the target."""

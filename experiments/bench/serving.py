@@ -1,8 +1,9 @@
 """`fl bench suite=serving`: `fl serve` against a plain service, Ray Serve and onnxruntime alone, on the same requests.
 
 Each system is a process of its own, started, warmed, asked by the same load generator and ended, all in turn and
-several times over. The generator shares the cores with the server, so figures are to be compared with one another;
-the seconds of processor time that a server takes for 1,000 requests are the least disturbed by other work.
+several times over. Two that differ by little stand side by side and are asked in short turns: a host's own unrest is
+larger than their difference. The generator shares the cores with the server, so figures are to be compared with one
+another; the seconds of processor time that a server takes for 1,000 requests are the least disturbed by other work.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 
@@ -31,6 +33,9 @@ from fl.parameters import Array
 from fl.seeds import generator
 
 SECONDS = 5.0
+TURNS, TURN_SECONDS = 12, 0.5
+"""Of two systems side by side, in each repeat."""
+
 ROW_CONNECTIONS, TENSOR_CONNECTIONS, TENSOR_ROWS = 32, 4, 64
 MODELS = {"mlp": "2NN", "cnn": "CNN"}
 OURS, PLAIN, RAY, DIRECT = "ours", "FastAPI alone", "Ray Serve", "onnxruntime alone"
@@ -126,20 +131,19 @@ def requests(work: Work) -> tuple[bytes, Array]:
     return request_of("/v2/models/model/infer", text + raw, headers), inputs
 
 
-Measure = Callable[[Work, Models, Path], Asked]
+Measure = Callable[[Work, Models, Path], Sequence[Asked]]
 
 
-def systems(work: Work) -> dict[str, Measure]:
-    """Who is compared on a work, by name."""
+def systems(work: Work) -> dict[tuple[str, ...], Measure]:
+    """Who is compared on a work: names of those that are asked together, and what is seen of each."""
     ours = partial(_asked, command=_ours)
     if work.binary:
-        return {OURS: ours, DIRECT: _direct}
+        return {(OURS,): ours, (DIRECT,): _direct}
     return {
-        OURS: ours,
-        PLAIN: partial(_asked, command=partial(_driver, "plain_service")),
-        RAY: partial(_asked, command=partial(_driver, "ray_service")),
-        STRAIGHT: partial(_asked, command=_champion),
-        ROUTED: _routed,
+        (OURS,): ours,
+        (PLAIN,): partial(_asked, command=partial(_driver, "plain_service")),
+        (RAY,): partial(_asked, command=partial(_driver, "ray_service")),
+        (STRAIGHT, ROUTED): _side_by_side,
     }
 
 
@@ -149,17 +153,19 @@ def measure(folder: Path, *, repeats: int, only: Sequence[str] | None, say: Call
     models = prepare(folder, say)
     rows = []
     for work in works:
-        found: dict[str, list[Asked]] = {name: [] for name in systems(work)}
+        found: dict[str, list[Asked]] = {name: [] for names in systems(work) for name in names}
         failed: dict[str, str] = {}
         for repeat in range(repeats):
-            for name, system in systems(work).items():
-                if name in failed:
+            for names, system in systems(work).items():
+                if names[0] in failed:
                     continue
-                say(f"{work.name}: {name}, {repeat + 1} of {repeats}")
+                told = " and ".join(names)
+                say(f"{work.name}: {told}, {repeat + 1} of {repeats}")
                 try:
-                    found[name].append(system(work, models, folder / f"{name} {repeat + 1}.log"))
+                    for name, asked in zip(names, system(work, models, folder / f"{told} {repeat + 1}"), strict=True):
+                        found[name].append(asked)
                 except OSError as error:
-                    failed[name] = str(error)
+                    failed |= dict.fromkeys(names, str(error))
         rows += [_row(work, name, asked, failed.get(name, "")) for name, asked in found.items()]
     return rows
 
@@ -193,56 +199,61 @@ def verdicts(rows: Sequence[Row]) -> list[Verdict]:
 
 
 def _row(work: Work, name: str, asked: Sequence[Asked], failed: str) -> Row:
-    if failed:
-        return Row(work, name, failed=failed)
-    middle = statistics.median
-    return Row(
-        work,
-        name,
-        per_second=middle(one.per_second for one in asked),
-        p50_seconds=middle(one.p50_seconds for one in asked),
-        p99_seconds=middle(one.p99_seconds for one in asked),
-        cpu_seconds=middle(one.cpu_seconds for one in asked),
-        first_seconds=middle(one.first_seconds for one in asked),
-        not_answered=sum(one.not_answered for one in asked),
-    )
+    return Row(work, name, failed=failed) if failed else Row(work, name, **asdict(_middle(asked)))
 
 
-def _asked(work: Work, models: Models, log: Path, *, command: Callable[[Work, Models], list[str]]) -> Asked:
+def _middle(asked: Sequence[Asked]) -> Asked:
+    """The median of each figure, and all that were not answered."""
+    columns = {field.name: [getattr(one, field.name) for one in asked] for field in fields(Asked)}
+    medians = {name: statistics.median(values) for name, values in columns.items()}
+    return Asked(**{**medians, "not_answered": sum(columns["not_answered"])})
+
+
+def _asked(work: Work, models: Models, place: Path, *, command: Callable[[Work, Models], list[str]]) -> Sequence[Asked]:
     request, _ = requests(work)
-    with serving(command(work, models), log=log) as served:
-        return _loaded(served, request, work)
+    with serving(command(work, models), log=place.with_suffix(".log")) as served:
+        first = _warm(served, request, work)
+        return [load(served, request, connections=work.connections, seconds=SECONDS, first_seconds=first)]
 
 
-def _loaded(served: Served, request: bytes, work: Work) -> Asked:
+def _warm(served: Served, request: bytes, work: Work) -> float:
+    """Let sessions and caches be warm; the seconds to the first answer."""
     first = served.first_answer(request)
-    load(served, request, connections=work.connections, seconds=1.0)  # sessions and caches are warm after it
-    return load(served, request, connections=work.connections, seconds=SECONDS, first_seconds=first)
+    load(served, request, connections=work.connections, seconds=1.0)
+    return first
 
 
-def _direct(work: Work, models: Models, log: Path) -> Asked:
+def _direct(work: Work, models: Models, place: Path) -> Sequence[Asked]:
     _, inputs = requests(work)
-    return direct(models.onnx(work.model), inputs, seconds=SECONDS, log=log)
+    return [direct(models.onnx(work.model), inputs, seconds=SECONDS, log=place.with_suffix(".log"))]
 
 
-def _ours(work: Work, models: Models) -> list[str]:
-    return [*FL, "serve", str(models.bundles[work.model]), "--port", "0"]
-
-
-def _champion(work: Work, models: Models) -> list[str]:
-    words = ("--registry", str(models.registry), "--runtime", "onnx", "--no-releases", "--port", "0")
-    return [*FL, "serve", "champion", *words]
-
-
-def _routed(work: Work, models: Models, log: Path) -> Asked:
-    """The champion and a challenger under a release in a copy of the registry, every request taken down."""
-    with tempfile.TemporaryDirectory(dir=log.parent) as folder:
+def _side_by_side(work: Work, models: Models, place: Path) -> Sequence[Asked]:
+    """A champion; and one with a challenger, in a copy of the registry, of which every request is taken down."""
+    request, _ = requests(work)
+    with tempfile.TemporaryDirectory(dir=place.parent) as folder, ExitStack() as stack:
         registry = Path(folder) / "registry"
         shutil.copytree(models.registry, registry)
         options = [word for option in CANARY for word in ("--option", option)]
         _fl("deploy", "canary", "--challenger", f"{work.model}:0", "--registry", str(registry), *options)
-        words = ("--registry", str(registry), "--runtime", "onnx", "--log", f"{folder}/log", "--port", "0")
-        return _asked(work, models, log, command=lambda *_: [*FL, "serve", "champion", *words])
+        both, firsts = [], []
+        for name, where, more in (
+            (STRAIGHT, models.registry, "--no-releases"),
+            (ROUTED, registry, f"--log={folder}/log"),
+        ):
+            command = [*FL, "serve", "champion", "--registry", str(where), "--runtime", "onnx", "--port", "0", more]
+            both.append(stack.enter_context(serving(command, log=place.with_name(f"{place.name} {name}.log"))))
+            firsts.append(_warm(both[-1], request, work))
+        turns: list[list[Asked]] = [[] for _ in both]
+        for _ in range(TURNS):
+            for seen, served, first in zip(turns, both, firsts, strict=True):
+                asked = load(served, request, connections=work.connections, seconds=TURN_SECONDS, first_seconds=first)
+                seen.append(asked)
+        return [_middle(seen) for seen in turns]
+
+
+def _ours(work: Work, models: Models) -> list[str]:
+    return [*FL, "serve", str(models.bundles[work.model]), "--port", "0"]
 
 
 def _driver(module: str, work: Work, models: Models) -> list[str]:

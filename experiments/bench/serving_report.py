@@ -21,6 +21,7 @@ REMARKS = (
     "One intra-op thread each; the load generator is on the same machine, and the same for all.",
     "FastAPI alone: pydantic models, an async function, a call of onnxruntime a request. Ray Serve: a replica of that.",
     "A canary and a log: a quarter of the requests get another version, all are taken down; against a champion alone.",
+    "These two stand side by side and are asked in turns of half a second.",
     "ours is: requests a second of ours over those of the system.",
 )
 

@@ -375,7 +375,7 @@ def test_killed_in_the_middle_of_a_thousand_requests_there_are_a_thousand_answer
 
 
 def test_no_signal_is_lost_in_what_a_broker_calls(tmp_path: Path) -> None:
-    """Raised inside SQLAlchemy, one in some dozens was, and whoever was told to end went on for ever."""
+    """Raised inside SQLAlchemy some were, and whoever was told to end went on for ever."""
     draw = random.Random(3)
     before = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGTERM))
     try:

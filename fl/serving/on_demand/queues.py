@@ -146,7 +146,7 @@ class Broker:
     def _steadily(self, do: Callable[[Any], T]) -> T:
         """``do`` with a channel, and again with a new one if the broker goes away. Raises StorageFailed at the end.
 
-        A signal waits for it: raised inside SQLAlchemy, one in a hundred of them was lost there, in what it does while
+        A signal waits for it: raised inside SQLAlchemy, some of them were lost there, in what it does while
         objects are forgotten or a session ends, and a worker went on for ever.
         """
         ends, pause = time.monotonic() + self.patience_seconds, 0.05
