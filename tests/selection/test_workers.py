@@ -62,11 +62,13 @@ def test_there_are_never_more_than_cores_and_a_trial_has_its_share_of_them(monke
     assert Workers(3).shared({"engine": asked})["engine"] == asked
 
 
+# Whatever a shell starts in the background ignores Ctrl-C, and so does what that starts: these tests among it.
 PARENT = """
-import time
+import signal, time
 from experiments.selection import workers
 workers.available_cores = lambda: 2
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with workers.Workers(2) as two:
         two.each(time.sleep, {"a": (0,), "b": (0,)})
         print("ready", flush=True)
