@@ -30,6 +30,10 @@ class Answered(NamedTuple):
     places: Sequence[int] | None
 
 
+KEPT = ("id", "status", *Answered._fields)
+"""Columns that are kept of requests until there is feedback."""
+
+
 @final
 @dataclass(eq=False)
 class Answers:
@@ -49,7 +53,7 @@ class Answers:
 
     def add(self, columns: Columns) -> None:
         """Remember those of the requests with these columns that were answered, the oldest first."""
-        kept = {name: columns[name] for name in ("id", "status", *Answered._fields)}
+        kept = {name: columns[name] for name in KEPT}
         kept["places"] = [None if some is None or len(some) > MOST_LABELS else some for some in columns["places"]]
         self._fresh.append(kept)
         self._waiting += len(kept["id"])

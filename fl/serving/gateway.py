@@ -12,7 +12,7 @@ from fl.inference_log.files import read
 from fl.inference_log.records import ANSWER, FEEDBACK, Record
 from fl.inference_log.writer import InferenceLog
 from fl.serving import rows
-from fl.serving.answered import Answered, Answers, reward_of
+from fl.serving.answered import KEPT, Answers, reward_of
 from fl.serving.batching import Batcher
 from fl.serving.bookkeeping import Books
 from fl.serving.model import Model, Unanswerable
@@ -104,7 +104,7 @@ class Gateway:
         answered = f"SELECT * FROM records WHERE {lately} AND kind = '{ANSWER}' AND status = 200"
         settled = f"SELECT id FROM records WHERE {lately} AND kind = '{FEEDBACK}'"
         query = f"{answered} AND id NOT IN ({settled}) ORDER BY time DESC LIMIT {most}"
-        rows = read(log.folder, f"SELECT id, status, {', '.join(Answered._fields)} FROM ({query}) ORDER BY time")
-        self.answers.add({name: [row[name] for row in rows] for name in ("id", "status", *Answered._fields)})
+        rows = read(log.folder, f"SELECT {', '.join(KEPT)} FROM ({query}) ORDER BY time")
+        self.answers.add({name: [row[name] for row in rows] for name in KEPT})
         for row in read(log.folder, f"{settled} ORDER BY time DESC LIMIT {most}"):
             self.answers.settle(row["id"])
