@@ -14,11 +14,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 LARGE_BYTES = 2**21
 """Of a weight that does not fit a core's cache: a product with it on the left took two thirds of the time."""
+
+SMALL_PRODUCT = 2**17
+"""Multiplications of a client's product up to which NumPy's takes a third of the time of torch's. They are too few for
+its BLAS to share them among threads, whose number the bits would depend on.
+"""
 
 
 @dataclass
@@ -92,14 +98,20 @@ class StackedLinear(Stacked):
     def __init__(self, prefix: str, arrays: dict[str, Tensor], step: Step) -> None:
         self.step = step
         self.names = parameter_name(prefix, "weight"), parameter_name(prefix, "bias")
-        self.weight, self.bias = arrays[self.names[0]], arrays.get(self.names[1])
+        self.all = arrays[self.names[0]], arrays.get(self.names[1])
+        self._take_part(len(self.all[0]))
 
     def forward(self, x: Tensor) -> Tensor:
         """(k, B, ..., in) -> (k, B, ..., out): y = x W^T + b."""
-        k = len(x)
+        if len(x) != self.k:
+            self._take_part(len(x))
         self.x = flat = x if x.dim() == 3 else x.flatten(1, -2)
-        weight, bias = self.weight[:k], None if self.bias is None else self.bias[:k]
-        if weight[0].nbytes > LARGE_BYTES:
+        weight, bias = self.weight, self.bias
+        if self.transposed is not None and flat.shape[1] <= self.most_rows:
+            y = torch.from_numpy(np.matmul(flat.numpy(), self.transposed))
+            if bias is not None:
+                y += bias.unsqueeze(1)
+        elif self.is_large:
             y = torch.bmm(weight, flat.mT) if bias is None else torch.baddbmm(bias.unsqueeze(2), weight, flat.mT)
             y = y.mT.contiguous()
         else:
@@ -108,19 +120,27 @@ class StackedLinear(Stacked):
 
     def backward(self, dy: Tensor) -> Tensor:
         """dx = dy W, before W and b move."""
-        x, k, shape = self.x, len(dy), dy.shape
+        x, shape = self.x, dy.shape
         if dy.dim() != 3:
             dy = dy.reshape(*x.shape[:2], -1)
-        weight = self.weight[:k]
-        dx = torch.bmm(dy, weight) if self.differentiable else dy
+        dx = torch.bmm(dy, self.weight) if self.differentiable else dy
         if len(shape) != 3 and self.differentiable:
             dx = dx.reshape(*shape[:-1], dx.shape[-1])
         self.step.apply(
-            self.names[0], weight, lambda target, beta, alpha: target.baddbmm_(dy.mT, x, beta=beta, alpha=alpha)
+            self.names[0], self.weight, lambda target, beta, alpha: target.baddbmm_(dy.mT, x, beta=beta, alpha=alpha)
         )
         if self.bias is not None:
-            self.step.apply_gradient(self.names[1], self.bias[:k], dy.sum(1))
+            self.step.apply_gradient(self.names[1], self.bias, dy.sum(1))
         return dx
+
+    def _take_part(self, k: int) -> None:
+        """The first ``k`` clients' arrays, until others take part: most steps have the same ones."""
+        weight, bias = self.all
+        self.k, self.weight, self.bias = k, weight[:k], None if bias is None else bias[:k]
+        self.is_large = weight[0].nbytes > LARGE_BYTES
+        self.most_rows = SMALL_PRODUCT // max(1, weight[0].numel())
+        is_numpys = weight.is_cpu and weight.dtype in (torch.float32, torch.float64)
+        self.transposed = self.weight.mT.numpy() if is_numpys else None
 
 
 class StackedReLU(Stacked):

@@ -29,6 +29,11 @@ from fl.signature import Signature
 STEPS_AT_ONCE = 64
 """Steps whose batches are gathered together: enough to spare calls, few enough to stay in the cache."""
 
+SHORT_ROW, MANY_NUMBERS = 16, 512
+"""Classes up to which log_softmax goes through a row number by number, where it takes several rows at once along
+another axis: of this many outputs and more, turning them round costs less than that.
+"""
+
 
 def why_one_by_one(module: nn.Module, options: TrainingOptions) -> str | None:
     """Why a client must train by itself, in words; None where a unit can be stacked."""
@@ -259,9 +264,13 @@ class _Losses:
 
     def _of_classes(self, step: int, outputs: Tensor) -> Tensor:
         """Of the cross-entropy: softmax minus one at the target."""
-        logits, at = torch.log_softmax(outputs, -1), self.at[step]
-        torch.gather(logits, -1, at, out=self.into[step])
-        return logits.exp_().scatter_add_(-1, at, self.minus_one)
+        at, into, minus_one, dim = self.at[step], self.into[step], self.minus_one, -1
+        if turned := outputs.dim() == 3 and outputs.shape[-1] < SHORT_ROW and outputs.numel() >= MANY_NUMBERS:
+            outputs, at, into, minus_one, dim = outputs.mT.contiguous(), at.mT, into.mT, minus_one.mT, 1
+        logits = torch.log_softmax(outputs, dim)
+        torch.gather(logits, dim, at, out=into)
+        logits.exp_().scatter_add_(dim, at, minus_one)
+        return logits.mT if turned else logits
 
     def _differentiated(self, step: int, outputs: Tensor) -> Tensor:
         targets = self.targets[step]
