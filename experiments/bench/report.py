@@ -78,9 +78,11 @@ def show(report: Report, console: Console) -> None:
         console.print(table)
         console.print(Text(_agreement(group, report.tolerance), "dim"), end="\n\n")
     if report.verdicts:
-        table = Table("figure to reach", "wanted", "got", "", box=None, pad_edge=False)
+        table = Table("figure to reach", "wanted", "got", "the floor's", "", box=None, pad_edge=False)
         for verdict in report.verdicts:
-            table.add_row(verdict.figure, verdict.wanted, _number(verdict.got), _reached(verdict))
+            table.add_row(
+                verdict.figure, verdict.wanted, _number(verdict.got), _number(verdict.floor), _reached(verdict)
+            )
         console.print(table)
     for remark in report.remarks:
         console.print(Text(remark))
@@ -161,8 +163,14 @@ def _markdown(report: Report) -> str:
         lines += [_line([*cells, *[""] * (len(columns) - len(cells))]) for cells in _cells(group)]
         lines += ["", agreement] if (agreement := _agreement(group, report.tolerance)) else []
     if report.verdicts:
-        lines += ["", "### Figures to reach", "", _line(["figure", "wanted", "got", ""]), _line(["---"] * 4)]
-        lines += [_line([v.figure, v.wanted, _number(v.got), _reached(v)]) for v in report.verdicts]
+        lines += [
+            "",
+            "### Figures to reach",
+            "",
+            _line(["figure", "wanted", "got", "the floor's", ""]),
+            _line(["---"] * 5),
+        ]
+        lines += [_line([v.figure, v.wanted, _number(v.got), _number(v.floor), _reached(v)]) for v in report.verdicts]
     return "\n".join([*lines, "", *(f"- {remark}" for remark in report.remarks)]).rstrip() + "\n"
 
 

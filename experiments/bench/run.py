@@ -13,7 +13,7 @@ from experiments.bench import report as reports
 from experiments.bench.measure import Row, measure
 from experiments.bench.report import Report
 from experiments.bench.settings import Bench, Settings
-from experiments.bench.systems import System, added_up, fedjax, floor, flower, our_flower, ours, pfl
+from experiments.bench.systems import System, added_up, fedjax, floors, flower, our_flower, ours, pfl
 from experiments.bench.workloads import ADDED_UP, OVERHEAD, SCALE, SHAPES, Workload, over_cores
 from experiments.compose import fresh_name
 from experiments.engine import available_cores
@@ -67,7 +67,7 @@ def _peers(how: Bench) -> list[System]:
 
 def _shapes(how: Bench) -> Plan:
     mine = [ours("auto"), ours("inprocess"), ours("ray"), our_flower("auto")]
-    return [(workload, [*mine, flower(), *_peers(how), floor()]) for workload in SHAPES]
+    return [(workload, [*mine, flower(), *_peers(how), *floors()]) for workload in SHAPES]
 
 
 def _scale(how: Bench) -> Plan:

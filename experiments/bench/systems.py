@@ -27,6 +27,7 @@ from fl.parameters import Array
 
 PACKAGE = drivers.__name__
 FACTS = ("engine", "engine_reason", "num_actors", "training", "private_examples_read_by")
+FLOOR, RAY_FLOOR, APP_FLOOR = "no framework", "no framework, Ray", "no framework, the app's clients"
 FL = (sys.executable, "-c", "from experiments.cli import main; main()")
 
 
@@ -97,9 +98,17 @@ def flower() -> System:
     return System("flower", partial(_driver, python=sys.executable, module="flower_rounds"), _read_record, _alone)
 
 
-def floor() -> System:
-    """The same rounds by hand, with nothing round them: what there is to reach on this machine."""
-    return System("no framework", partial(_driver, python=sys.executable, module="floor_rounds"), _read_record, _alone)
+def floors() -> list[System]:
+    """The same rounds by hand, with nothing round them: what there is to reach on this machine.
+
+    By forked processes, by Ray's actors, and by processes in which each client trains as the Flower app's do.
+    """
+    by = partial(_driver, python=sys.executable)
+    return [
+        System(FLOOR, partial(by, module="floor_rounds"), _read_record, _alone),
+        System(RAY_FLOOR, partial(by, module="floor_ray"), _read_record, _alone),
+        System(APP_FLOOR, partial(by, module="floor_rounds", arguments=("app",)), _read_record, _alone),
+    ]
 
 
 def added_up(who: str) -> System:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from experiments.bench.measure import Row
+from experiments.bench.systems import APP_FLOOR, FLOOR, RAY_FLOOR
 from experiments.bench.workloads import COHORT, POPULATION
 
 MIB = 2**20
@@ -14,7 +15,10 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Target:
-    """On a workload, ``ours`` against the best of the ``peers`` that ran: ``value`` of theirs over that of ours."""
+    """On a workload, ``ours`` against the best of the ``peers`` that ran: ``value`` of theirs over that of ours.
+
+    ``floor``: the system that does the same work with nothing round it.
+    """
 
     workload: str
     ours: str
@@ -22,15 +26,21 @@ class Target:
     what: str
     at_least: float
 
+    @property
+    def floor(self) -> str:
+        """What there is to reach where ours runs like that."""
+        return {RAY: RAY_FLOOR, APP: APP_FLOOR}.get(self.ours, FLOOR)
+
 
 @dataclass(frozen=True)
 class Verdict:
-    """A figure to reach, what was measured (NaN: it was not), and whether it is reached."""
+    """A figure to reach, what was measured (NaN: it was not), whether it is reached, and what the floor reaches."""
 
     figure: str
     wanted: str
     got: float
     reached: bool
+    floor: float = math.nan
 
 
 VALUES: dict[str, Callable[[Row], float]] = {
@@ -81,7 +91,9 @@ def _against_peers(rows: Sequence[Row]) -> list[Verdict]:
         got = best / value(mine)
         against = " and ".join(row.system for row in peers)
         figure = f"{target.workload}: {target.ours} against {against}, {target.what}"
-        out.append(Verdict(figure, f"at least {target.at_least:.3g} times as fast", got, got >= target.at_least))
+        wanted, bare = f"at least {target.at_least:.3g} times as fast", found.get((target.workload, target.floor))
+        floor = best / value(bare) if bare else math.nan
+        out.append(Verdict(figure, wanted, got, got >= target.at_least, floor))
     return out
 
 

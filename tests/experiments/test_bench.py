@@ -26,7 +26,7 @@ from experiments.bench.measure import Row, disagreement, measure
 from experiments.bench.process import Ran, run
 from experiments.bench.report import Report
 from experiments.bench.settings import Bench, Settings, read
-from experiments.bench.systems import PACKAGE, Place, System, added_up, copy_drivers, flower, our_flower, ours
+from experiments.bench.systems import PACKAGE, Place, System, added_up, copy_drivers, floors, flower, our_flower, ours
 from experiments.bench.targets import verdicts
 from experiments.bench.workloads import ADDED_UP, OVERHEAD, SCALE, SHAPES, Workload, over_cores
 from experiments.compose import compose
@@ -275,6 +275,18 @@ def test_a_ratio_is_against_the_faster_of_the_peers_that_ran():
     assert verdicts(rows[:1]) == []
 
 
+def test_beside_a_figure_stands_what_the_same_work_with_nothing_round_it_reaches():
+    """By processes like ours: Ray's for Ray, and the app's own training for the app."""
+    bare = [row("2NN", system.name, seconds) for system, seconds in zip(floors(), (1.0, 2.0, 5.0), strict=True)]
+    mine = [row("2NN", name, 6.0) for name in ("ours, auto", "ours, ray", "ours, Flower app, auto")]
+    found = {v.figure: v.floor for v in verdicts([*mine, *bare, row("2NN", "fedjax", 8.0), row("2NN", "flower", 20.0)])}
+    assert found["2NN: ours, auto against fedjax, a round"] == 8.0
+    assert found["2NN: ours, ray against fedjax, a round"] == 4.0
+    assert found["2NN: ours, ray against flower, to the end of round 1"] == 10.0
+    assert found["2NN: ours, Flower app, auto against flower, a round"] == 4.0
+    assert all(math.isnan(v.floor) for v in verdicts([*mine, row("2NN", "fedjax", 8.0)]))
+
+
 def test_the_scale_is_flat_or_it_is_said():
     few, many = SCALE[0].name, SCALE[3].name
     grown = {"setup_seconds": 21.0, "first_bytes": 2**30}
@@ -398,7 +410,7 @@ def test_every_system_that_is_here_does_the_work(tmp_path):
     workload = replace(
         TINY, name="2NN", model="mlp", clients=10, examples=20, cohort=5, rounds=4, learning_rate=0.1, processes=2
     )
-    systems = [ours("auto"), ours("inprocess"), ours("ray"), our_flower("auto"), flower()]
+    systems = [ours("auto"), ours("inprocess"), ours("ray"), our_flower("auto"), flower(), *floors()]
     rows = measure(workload, systems, repeats=1, folder=tmp_path / "logs", say=print)
     assert [row.failed for row in rows] == [""] * len(systems)
     assert disagreement(rows) < 0.1 and rows[0].loss == rows[1].loss

@@ -2,12 +2,13 @@
 
 Forked processes share the parameters and their partial sums; a message a process and round is all that passes between
 them. Models of Linear layers train stacked, with a backward pass by hand that moves the weights as it goes; others by
-autograd and one update over all tensors.
+autograd and one update over all tensors. With the argument "app" each client trains as the Flower app's do.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import sys
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import Any
@@ -21,6 +22,8 @@ from experiments.bench.drivers.record import Task
 
 AT_ONCE = {"softmax": 32, "mlp": 5}
 """Clients that are stacked, for the models that can be."""
+
+APP = "app"
 
 
 class Shared:
@@ -88,9 +91,22 @@ def train_one_by_one(shared: Shared, clients: Sequence[int], total: Tensor, gene
         torch._foreach_add_(shared.views(total), raw)
 
 
+def train_as_app(shared: Shared, clients: Sequence[int], total: Tensor) -> None:
+    """A module and an optimiser a client."""
+    for client in clients:
+        module = networks.NETWORKS[shared.task.model]()
+        own = [p.detach() for p in module.parameters()]
+        torch._foreach_copy_(own, shared.views(shared.flat))
+        networks.fit(module, shared.x[client], shared.y[client], shared.task)
+        torch._foreach_add_(shared.views(total), own)
+
+
 def train(shared: Shared, clients: Sequence[int], total: Tensor, generator: torch.Generator) -> None:
     """The sum of the clients' local parameters into ``total``."""
     total.zero_()
+    if APP in sys.argv[1:]:
+        train_as_app(shared, clients, total)
+        return
     size = AT_ONCE.get(shared.task.model)
     if size is None:
         train_one_by_one(shared, clients, total, generator)

@@ -33,16 +33,10 @@ def train(message: Message, context: Context) -> Message:
     task = record.read_task()
     every_x, every_y = private_examples()
     partition = int(context.node_config["partition-id"])
-    x, y = every_x[partition], every_y[partition]
     model = networks.NETWORKS[task.model]()
     model.load_state_dict(message.content.array_records["arrays"].to_torch_state_dict())
-    optimizer = torch.optim.SGD(model.parameters(), lr=task.learning_rate)
-    for _ in range(task.epochs):
-        for batch in torch.randperm(len(x)).split(task.batch_size):
-            optimizer.zero_grad()
-            networks.loss(model(x[batch]), y[batch]).backward()
-            optimizer.step()
-    return _reply(message, ArrayRecord(model.state_dict()), len(x))
+    networks.fit(model, every_x[partition], every_y[partition], task)
+    return _reply(message, ArrayRecord(model.state_dict()), len(every_x[partition]))
 
 
 @idle.train()

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from experiments.bench.drivers.record import Array
+from experiments.bench.drivers.record import Array, Task
 
 
 class EveryPosition(nn.LSTM):
@@ -62,3 +62,13 @@ def loss(outputs: Tensor, targets: Tensor) -> Tensor:
 def parameters_of(module: nn.Module) -> dict[str, Array]:
     """The arrays of a model by name."""
     return {name: value.detach().numpy() for name, value in module.state_dict().items()}
+
+
+def fit(module: nn.Module, x: Tensor, y: Tensor, task: Task) -> None:
+    """Train on one client's examples as PyTorch's tutorials do."""
+    optimizer = torch.optim.SGD(module.parameters(), lr=task.learning_rate)
+    for _ in range(task.epochs):
+        for batch in torch.randperm(len(x)).split(task.batch_size):
+            optimizer.zero_grad()
+            loss(module(x[batch]), y[batch]).backward()
+            optimizer.step()
