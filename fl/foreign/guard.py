@@ -41,15 +41,22 @@ def guarded(strategy: Strategy, sent: Sequence[Message], replies: Sequence[Messa
     shared = {id(content): layout_of(content) for content in {id(c): c for c in contents.values()}.values()}
     expected = {node: shared[id(content)] for node, content in contents.items()}
     usual = None if strict else _usual(replies)
-    out = []
+    whys = []
     for reply in replies:
         layout = expected.get(reply.metadata.src_node_id) or None
         if not strict and reply.has_content() and layout_of(reply.content) != layout:
             layout = usual
-        why = "" if reply.has_error() else objection(reply.content, layout, weight, strict=strict)
-        error = Error(REFUSED, f"refused: {why}") if why else None
-        out.append(make_message(metadata=reply.metadata, error=error) if error else reply)
-    return out
+        whys.append("" if reply.has_error() else objection(reply.content, layout, weight, strict=strict))
+    taken = [reply.content for reply, why in zip(replies, whys, strict=True) if reply.has_content() and not why]
+    if weight is not None and not any(_number(content, weight) for content in taken):
+        whys = [why or f"{weight} is 0, as in every reply that could be taken" for why in whys]
+    return [
+        _refused(reply, why) if why and reply.has_content() else reply for reply, why in zip(replies, whys, strict=True)
+    ]
+
+
+def _refused(reply: Message, why: str) -> Message:
+    return make_message(metadata=reply.metadata, error=Error(REFUSED, f"refused: {why}"))
 
 
 def objection(content: RecordDict, layout: Layout | None, weight: str | None, *, strict: bool) -> str:
@@ -67,10 +74,9 @@ def objection(content: RecordDict, layout: Layout | None, weight: str | None, *,
             if why := _objection_to_values(array):
                 return f"array {name!r} {why}"
     if weight is not None:
-        records = list(content.metric_records.values())
-        if len(records) != 1:
-            return f"{len(records)} metric records, not one"
-        return _objection_to_weight(weight, records[0].get(weight))
+        if len(content.metric_records) != 1:
+            return f"{len(content.metric_records)} metric records, not one"
+        return _objection_to_weight(weight, _number(content, weight))
     return ""
 
 
@@ -101,11 +107,18 @@ def _squares_are_finite(values: np.ndarray[Any, Any]) -> bool:
     return math.isfinite(abs(np.dot(flat, flat)))
 
 
+def _number(content: RecordDict, name: str) -> Any:
+    """The number of that name in the one metric record."""
+    (record,) = content.metric_records.values()
+    return record.get(name)
+
+
 def _objection_to_weight(name: str, value: Any) -> str:
+    """A client without examples may say so: it adds nothing to a mean, and is one of those that a median is of."""
     if value is None:
         return f"no {name!r} among its metrics"
-    if isinstance(value, list) or not math.isfinite(value) or not 0 < value <= MAX_WEIGHT:
-        return f"{name} is {value}, allowed: above 0, at most {MAX_WEIGHT}"
+    if isinstance(value, list) or not 0 <= value <= MAX_WEIGHT:
+        return f"{name} is {value}, allowed: 0 to {MAX_WEIGHT}"
     return ""
 
 

@@ -23,7 +23,8 @@ class Own(FedAvg):
 def asked():
     begin_run("guard")
 
-    def asked(*replies, weight=10):
+    def asked(*replies, weights=10):
+        weights = weights if isinstance(weights, tuple) else (weights,) * len(replies)
         content = RecordDict({"arrays": ArrayRecord({"w": array(W)})})
         sent = [Message(content, node, "train") for node in range(2, 2 + len(replies))]
         made = [
@@ -36,7 +37,7 @@ def asked():
                 ),
                 reply_to=message,
             )
-            for message, reply in zip(sent, replies, strict=True)
+            for message, reply, weight in zip(sent, replies, weights, strict=True)
         ]
         return sent, made
 
@@ -72,7 +73,17 @@ def test_what_flowers_strategies_may_add_up(asked, strategy, reply, why):
 
 @pytest.mark.parametrize("weight", [0, -1, float("nan"), float("inf"), 2**50, [1.0]])
 def test_weights_that_are_none(asked, weight):
-    assert all("num-examples" in why for why in refused(FedAvg(), *asked({"w": W}, weight=weight)))
+    assert all("num-examples" in why for why in refused(FedAvg(), *asked({"w": W}, weights=weight)))
+
+
+@pytest.mark.parametrize("strategy", [FedAvg(), FedMedian()])
+def test_a_client_without_examples_counts_as_it_does_with_flower(asked, strategy):
+    """It weighs nothing in a mean, but a median is of it too. Of nobody's examples there is no mean."""
+    assert refused(strategy, *asked({"w": W}, {"w": W + 1}, weights=(0, 3))) == ["", ""]
+    why = "refused: num-examples is 0, as in every reply that could be taken"
+    assert refused(strategy, *asked({"w": W}, {"w": W}, weights=(0, 0))) == [why, why]
+    _, second = refused(strategy, *asked({"w": W}, {"v": W}, weights=(0, 3)))
+    assert "array 'w' is missing" in second
 
 
 def test_an_app_that_aggregates_its_own_way_may_agree_on_other_arrays(asked):
