@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,7 +21,8 @@ import httpx
 import numpy as np
 import pytest
 
-from experiments.bench.served import Asked, Served, load
+from experiments.bench.drivers.http_load import Load as Unpaused
+from experiments.bench.drivers.http_load import request_of
 from experiments.traffic import Plan, Traffic, traffic
 from fl.deployment import checked_options
 from fl.registry import Registry
@@ -185,24 +187,29 @@ def test_users_are_split_as_ordered_and_stay_where_they_are(
 def test_a_shadow_that_fails_costs_users_nothing(
     fault: str, heart: Path, serving: Serving, planted: Callable[[Path, str], str], tmp_path: Path
 ) -> None:
-    """Against a server without a release, in turns, each for a second and a half over eight connections."""
+    """Against a server without a release, over eight connections. A turn is short, and a p99 is taken of ten of them:
+    what else the machine does meets both.
+    """
     name = planted(heart, fault)
     other = Path(shutil.copytree(heart, tmp_path / "other"))
     ordered(other, "shadow", name, requests=10**6)
-    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(ROW)}\r\n\r\n"
-    p99: list[tuple[float, float]] = []
-    with serving(heart) as (alone, one), serving(other) as (shadowed, two):
+    request = request_of("/predict", ROW, {})
+    with serving(heart) as (alone, _), serving(other) as (shadowed, _):
         until(lambda: release_of(shadowed))
-        served = [Served(httpx.URL(url).port or 0, process, 0.0) for url, process in ((alone, one), (shadowed, two))]
 
-        def ask_both() -> list[Asked]:
-            return [load(each, head.encode() + ROW, connections=CONNECTIONS, seconds=1.5) for each in served]
+        async def ask_both() -> tuple[float, float]:
+            loads = {url: Unpaused() for url in (alone, shadowed)}
+            for turn in range(10):
+                for url in (alone, shadowed) if turn % 2 else (shadowed, alone):
+                    port = httpx.URL(url).port or 0
+                    asking = partial(loads[url].run, host="127.0.0.1", port=port, request=request)
+                    await asking(connections=CONNECTIONS, seconds=0.15)
+            assert all(set(load.statuses) <= {200, 0} and not load.statuses[0] for load in loads.values())
+            first, second = (float(np.quantile(load.seconds, 0.99)) for load in loads.values())
+            return first, second
 
-        ask_both()
-        for _ in range(20):
-            without, failing = ask_both()
-            assert without.not_answered == failing.not_answered == 0
-            p99.append((without.p99_seconds, failing.p99_seconds))
+        asyncio.run(ask_both())
+        p99 = [asyncio.run(ask_both()) for _ in range(20)]
         failures = (release_of(shadowed) or {})["mirrors"]["challenger"]["failures"]
     assert failures
     # The machine's own unrest moves a p99 by more than is asked for here: what counts is what stands out of that.
