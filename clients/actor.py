@@ -22,14 +22,14 @@ from clients import transport
 from clients.dispatch import Died
 from clients.ray_session import start_ray, stop_ray
 from clients.setting import Setting, open_setting
-from clients.sockets import Door, Sockets, knock, serve
+from clients.sockets import Listener, Sockets, connect, serve
 from clients.transport import Packed
 from clients.unit import Reply, answer
 from fl.errors import CorruptFile, StorageFailed
 
 
 class ClientActor:
-    """One process of the devices' side. ``address``: of the driver's door, where that is on this machine."""
+    """One process of the devices' side. ``address``: where the driver listens, if that is on this machine."""
 
     def __init__(self, values: Mapping[str, Any], partitions: str, states: str, address: str | None) -> None:
         self._settings = values, Path(partitions), Path(states)
@@ -45,7 +45,7 @@ class ClientActor:
         """This actor's process id, once it can take units. Raises CorruptFile where the partitions are damaged."""
         self.setting.store  # noqa: B018
         if self._address is not None:
-            self._driver = knock(self._address)
+            self._driver = connect(self._address)
         return os.getpid()
 
     def serve(self) -> None:
@@ -77,9 +77,9 @@ class RayPool:
         if self._owns_ray:
             start_ray(num_actors, address)
         self.shares_memory = transport.available() and len(ray.nodes()) == 1  # type: ignore[no-untyped-call]
-        self._door = Door() if self.shares_memory else None
+        self._listener = Listener() if self.shares_memory else None
         self._sockets = Sockets()
-        address = self._door.address if self._door else None
+        address = self._listener.address if self._listener else None
         self._arguments = (dict(values), str(partitions.resolve()), str(states.resolve()), address)
         self._calls: dict[Any, Any] = {}
         self._starting: dict[Any, Any] = {}
@@ -119,7 +119,7 @@ class RayPool:
             self._calls[worker.answer.remote(kind, clients, content)] = worker
 
     def wait(self, timeout: float) -> list[tuple[Any, list[Reply] | Died]]:
-        """Of remote calls first: where memory is shared, only to an actor that never was."""
+        """Who was called and has answered; a remote call, where memory is shared, is to one that could not connect."""
         if not self._calls:
             return self._sockets.wait(timeout)
         ready, _ = ray.wait(list(self._calls), num_returns=1, timeout=timeout)
@@ -136,15 +136,15 @@ class RayPool:
         """End Ray if this object started it."""
         self._calls, self._starting = {}, {}
         self._sockets.close()
-        if self._door is not None:
-            self._door.close()
+        if self._listener is not None:
+            self._listener.close()
         if self._owns_ray:
             stop_ray()
 
     def _connect(self, actor: Any, pid: int) -> None:
-        if self._door is not None:
+        if self._listener is not None:
             with suppress(TimeoutError):
-                self._sockets.add(actor, self._door.let_in(pid))
+                self._sockets.add(actor, self._listener.accept(pid))
                 actor.serve.remote()
 
 

@@ -27,7 +27,10 @@ _CREDENTIALS = struct.Struct("3i")
 
 
 class Sockets:
-    """A pool's ends of the sockets to its workers, whatever these are to the pool."""
+    """A pool's ends of the sockets to its workers, whatever these are to the pool.
+
+    A worker is listened to from a call to its answer: one that dies while it is idle says so at the next call.
+    """
 
     def __init__(self) -> None:
         self._selector = DefaultSelector()
@@ -39,21 +42,23 @@ class Sockets:
     def add(self, worker: Any, connection: socket.socket) -> None:
         """``worker`` answers through ``connection`` from now on."""
         self._of[worker] = connection
-        self._selector.register(connection, EVENT_READ, worker)
 
     def remove(self, worker: Any) -> None:
         """Close the socket to ``worker``, if there is one; it ends with it."""
         if connection := self._of.pop(worker, None):
-            self._selector.unregister(connection)
+            with suppress(KeyError):  # it is idle
+                self._selector.unregister(connection)
             connection.close()
 
     def call(self, worker: Any, kind: str, clients: tuple[int, ...], content: Packed) -> None:
         """Send a call; a worker that is dead says so when its socket is read."""
+        connection = self._of[worker]
+        self._selector.register(connection, EVENT_READ, worker)
         with suppress(OSError):
-            send(self._of[worker], (kind, clients, content))
+            send(connection, (kind, clients, content))
 
     def wait(self, timeout: float) -> list[tuple[Any, list[Reply] | Died]]:
-        """Whoever has answered or closed its socket. Raises what keeps a worker from going on at all."""
+        """Who was called and has answered, or closed its socket. Raises what keeps a worker from going on at all."""
         return [(key.data, self._answer(self._of[key.data])) for key, _ in self._selector.select(timeout)]
 
     def close(self) -> None:
@@ -63,6 +68,7 @@ class Sockets:
         self._selector.close()
 
     def _answer(self, connection: socket.socket) -> list[Reply] | Died:
+        self._selector.unregister(connection)
         try:
             answered: Packed | MeadowError = receive(connection)
             if isinstance(answered, MeadowError):
@@ -88,8 +94,8 @@ def serve(driver: socket.socket, setting: Callable[[], Setting]) -> None:
             send(driver, answered)
 
 
-class Door:
-    """Where workers that this process did not fork come in. It has no name in the file system.
+class Listener:
+    """Where workers that this process did not fork connect. It has no name in the file system.
 
     The kernel tells who is at the other end: a socket is that of a worker if its process is.
     """
@@ -102,7 +108,7 @@ class Door:
         self._listener.settimeout(MOST_SECONDS_TO_CONNECT)
         self._early: dict[int, socket.socket] = {}
 
-    def let_in(self, pid: int) -> socket.socket:
+    def accept(self, pid: int) -> socket.socket:
         """The socket of the process ``pid``, which has connected. Raises TimeoutError if it has not."""
         while pid not in self._early:
             connection, _ = self._listener.accept()
@@ -111,13 +117,13 @@ class Door:
         return self._early.pop(pid)
 
     def close(self) -> None:
-        """Nobody comes in any more."""
+        """Nobody connects any more."""
         for connection in (self._listener, *self._early.values()):
             connection.close()
 
 
-def knock(address: str) -> socket.socket:
-    """A worker's end of a socket to the process that has a door at ``address``."""
+def connect(address: str) -> socket.socket:
+    """A worker's end of a socket to the process that listens at ``address``."""
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(address)
     return connection

@@ -11,13 +11,13 @@ import pytest
 
 from clients import sockets
 from clients.dispatch import Died
-from clients.sockets import Door, Sockets, receive, send
+from clients.sockets import Listener, Sockets, receive, send
 from clients.transport import Segment
 
-KNOCK = """
+CONNECT = """
 import sys
-from clients.sockets import knock, receive, send
-connection = knock(sys.argv[1].replace("@", chr(0)))
+from clients.sockets import connect, receive, send
+connection = connect(sys.argv[1].replace("@", chr(0)))
 send(connection, sys.argv[2])
 print("in", flush=True)
 while True:
@@ -27,17 +27,17 @@ while True:
 
 
 @pytest.fixture
-def knocking():
-    """Start a process that comes to a door with a word, and then sends back what it is told to; it has connected."""
+def connecting():
+    """Start a process that connects, says a word, and then sends back what it is told to."""
     started = []
 
-    def knocking(door, word):
-        command = [sys.executable, "-c", KNOCK, door.address.replace("\0", "@"), word]
+    def connecting(listener, word):
+        command = [sys.executable, "-c", CONNECT, listener.address.replace("\0", "@"), word]
         started.append(subprocess.Popen(command, stdout=subprocess.PIPE))
         assert started[-1].stdout.readline() == b"in\n"
         return started[-1]
 
-    yield knocking
+    yield connecting
     for process in started:
         process.kill()
         process.wait()
@@ -45,34 +45,34 @@ def knocking():
 
 
 @pytest.fixture
-def door():
-    door = Door()
-    yield door
-    door.close()
+def listener():
+    listener = Listener()
+    yield listener
+    listener.close()
 
 
-def test_each_worker_is_told_by_its_process_whoever_came_first_and_whatever_it_says(knocking, door):
-    stranger, one, other = (knocking(door, word) for word in ("I am the other", "one", "other"))
-    with door.let_in(other.pid) as theirs, door.let_in(one.pid) as its:
+def test_each_worker_is_told_by_its_process_whoever_came_first_and_whatever_it_says(connecting, listener):
+    stranger, one, other = (connecting(listener, word) for word in ("I am the other", "one", "other"))
+    with listener.accept(other.pid) as theirs, listener.accept(one.pid) as its:
         assert (receive(theirs), receive(its)) == ("other", "one")
     assert stranger.poll() is None
 
 
-def test_who_has_not_come_is_not_waited_for_for_ever(knocking, door, monkeypatch):
+def test_who_has_not_come_is_not_waited_for_for_ever(connecting, monkeypatch):
     monkeypatch.setattr(sockets, "MOST_SECONDS_TO_CONNECT", 0.3)
-    hasty, began = Door(), time.monotonic()
-    knocking(hasty, "a stranger")
+    hasty, began = Listener(), time.monotonic()
+    connecting(hasty, "a stranger")
     with pytest.raises(TimeoutError):
-        hasty.let_in(os.getpid())
+        hasty.accept(os.getpid())
     assert time.monotonic() - began < 30
     hasty.close()
 
 
-def test_an_answer_comes_back_and_a_worker_that_ends_has_died(knocking, door):
+def test_an_answer_comes_back_and_a_worker_that_ends_has_died(connecting, listener):
     pool, segment = Sockets(), Segment()
-    workers = {name: knocking(door, name) for name in ("steady", "ends", "killed")}
+    workers = {name: connecting(listener, name) for name in ("steady", "ends", "killed")}
     for name, process in workers.items():
-        connection = door.let_in(process.pid)
+        connection = listener.accept(process.pid)
         assert receive(connection) == name
         pool.add(name, connection)
     assert pool.wait(0) == []
@@ -84,6 +84,7 @@ def test_an_answer_comes_back_and_a_worker_that_ends_has_died(knocking, door):
     pool.remove("ends")
     workers["killed"].kill()
     workers["killed"].wait()
+    assert pool.wait(0) == []  # nobody asked it
     pool.call("killed", "echo", (), segment.pack(["nobody reads it"]))  # it says so when it is read, not here
     (found,) = pool.wait(30)
     assert found[0] == "killed" and isinstance(found[1], Died)
