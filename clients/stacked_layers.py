@@ -98,8 +98,11 @@ class StackedLinear(Stacked):
     def __init__(self, prefix: str, arrays: dict[str, Tensor], step: Step) -> None:
         self.step = step
         self.names = parameter_name(prefix, "weight"), parameter_name(prefix, "bias")
-        self.all = arrays[self.names[0]], arrays.get(self.names[1])
-        self._take_part(len(self.all[0]))
+        self.all = weight, _ = arrays[self.names[0]], arrays.get(self.names[1])
+        self.is_large = weight[0].nbytes > LARGE_BYTES
+        self.most_rows = SMALL_PRODUCT // max(1, weight[0].numel())
+        self.is_numpys = weight.is_cpu and weight.dtype in (torch.float32, torch.float64)
+        self._take_part(len(weight))
 
     def forward(self, x: Tensor) -> Tensor:
         """(k, B, ..., in) -> (k, B, ..., out): y = x W^T + b."""
@@ -137,10 +140,7 @@ class StackedLinear(Stacked):
         """The first ``k`` clients' arrays, until others take part: most steps have the same ones."""
         weight, bias = self.all
         self.k, self.weight, self.bias = k, weight[:k], None if bias is None else bias[:k]
-        self.is_large = weight[0].nbytes > LARGE_BYTES
-        self.most_rows = SMALL_PRODUCT // max(1, weight[0].numel())
-        is_numpys = weight.is_cpu and weight.dtype in (torch.float32, torch.float64)
-        self.transposed = self.weight.mT.numpy() if is_numpys else None
+        self.transposed = self.weight.mT.numpy() if self.is_numpys else None
 
 
 class StackedReLU(Stacked):

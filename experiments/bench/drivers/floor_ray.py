@@ -45,7 +45,8 @@ def main() -> None:
     import ray
 
     torch.set_num_threads(1)
-    task, noted, choose = record.read_task(), record.Rounds(), np.random.default_rng(1)
+    task, noted = record.read_task(), record.Rounds()
+    choose = np.random.default_rng(task.seed)
     start = {name: torch.from_numpy(value) for name, value in record.start(task).items()}
     size = sum(value.numel() for value in start.values())
     ray.init(
