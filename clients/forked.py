@@ -7,13 +7,11 @@ ends with its socket, the nursery with its own, and the kernel ends both when th
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import socket
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from select import POLLIN, poll
 from typing import Any, NoReturn
 
@@ -22,10 +20,10 @@ from flwr.app import RecordDict
 from clients import transport
 from clients.dispatch import Died
 from clients.setting import Setting
-from clients.sockets import Sockets, exactly, serve
+from clients.sockets import Sockets, serve
 from clients.unit import Reply
+from fl.child_process import end_with_parent, exactly, never_returns
 
-PR_SET_PDEATHSIG = 1
 MOST_SECONDS_TO_DIE = 5.0
 _PID = struct.Struct("<Q")
 
@@ -101,8 +99,8 @@ class ForkedPool:
 
 def _nurse(control: socket.socket, setting: Setting) -> NoReturn:
     """Fork a worker for every socket that comes, until there is nobody to send one."""
-    with _never_returns():
-        _end_with_parent()
+    with never_returns():
+        end_with_parent()
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel forgets dead workers by itself
         while True:
             message, descriptors, _, _ = socket.recv_fds(control, 1, 1)
@@ -118,28 +116,7 @@ def _nurse(control: socket.socket, setting: Setting) -> NoReturn:
 
 
 def _work(driver: socket.socket, setting: Setting) -> NoReturn:
-    with _never_returns():
-        _end_with_parent()
+    with never_returns():
+        end_with_parent()
         serve(driver, lambda: setting)
     os._exit(0)
-
-
-@contextmanager
-def _never_returns() -> Iterator[None]:
-    """Whatever happens in the block, this process does not go on with what its parent was doing."""
-    try:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of a terminal's processes: it is the driver's
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        yield
-    except (EOFError, OSError):
-        pass
-    finally:
-        os._exit(0)
-
-
-def _end_with_parent() -> None:
-    parent = os.getppid()
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(0)

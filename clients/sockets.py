@@ -1,12 +1,11 @@
 """Work units over sockets, between a pool and those of its workers that are on the same machine.
 
-A message is a length and a pickle; arrays pass through shared memory (clients/transport.py). A worker that dies closes
-its socket, and a pool that dies closes all of them: nobody asks whether the other is still there.
+Arrays pass through shared memory (clients/transport.py). A worker that dies closes its socket, and a pool that dies
+closes all of them: nobody asks whether the other is still there.
 """
 
 from __future__ import annotations
 
-import pickle
 import secrets
 import socket
 import struct
@@ -19,10 +18,10 @@ from clients.dispatch import Died
 from clients.setting import Setting
 from clients.transport import Packed, Segment
 from clients.unit import Reply, answer
+from fl.child_process import receive, send
 from fl.errors import CorruptFile, MeadowError, StorageFailed
 
 MOST_SECONDS_TO_CONNECT = 10.0
-_LENGTH = struct.Struct("<Q")
 _CREDENTIALS = struct.Struct("3i")
 
 
@@ -127,27 +126,3 @@ def connect(address: str) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(address)
     return connection
-
-
-def send(to: socket.socket, value: object) -> None:
-    """One message."""
-    message = pickle.dumps(value, protocol=5)
-    to.sendall(_LENGTH.pack(len(message)) + message)
-
-
-def receive(source: socket.socket) -> Any:
-    """The next message. Raises EOFError if the other end is closed."""
-    (length,) = _LENGTH.unpack(exactly(source, _LENGTH.size))
-    return pickle.loads(exactly(source, length))  # noqa: S301  from a process of our own
-
-
-def exactly(source: socket.socket, length: int) -> bytearray:
-    """So many bytes. Raises EOFError if the other end is closed before."""
-    content = bytearray(length)
-    view = memoryview(content)
-    while view.nbytes:
-        got = source.recv_into(view)
-        if not got:
-            raise EOFError("the other end is closed")
-        view = view[got:]
-    return content

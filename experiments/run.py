@@ -63,6 +63,14 @@ def resume(run_dir: Path, *, until: int | None = None) -> Path:
 
 
 def _run(config: Mapping[str, Any], run_dir: Path, began: float, *, until: int | None) -> None:
+    from server.commit_process import commit_process
+
+    with commit_process(tensorboard=bool(config["server"].get("tensorboard", True))) as commits:
+        _run_beside(commits, config, run_dir, began, until=until)
+
+
+def _run_beside(commits: int, config: Mapping[str, Any], run_dir: Path, began: float, *, until: int | None) -> None:
+    """The run, while another process is there to commit its rounds, behind the socket ``commits``."""
     from clients.flower_internals import begin_run, server_context
     from clients.setting import open_setting
     from experiments import engine as engines
@@ -99,6 +107,7 @@ def _run(config: Mapping[str, Any], run_dir: Path, began: float, *, until: int |
         "engine": engine.name,
         "began": began,
         "until": until,
+        "commits": commits,
         "summary": {
             "engine_asked": config["engine"]["name"],
             "engine_reason": engine.reason,

@@ -122,9 +122,17 @@ def reach(point: str) -> None:
             _trip(fault)
 
 
+def end_together(pid: int) -> None:
+    """Where this process is to die, let ``pid`` die with it: they are one program, and only one of them comes here."""
+    global _companion
+    _companion = pid
+
+
 def _trip(fault: _Fault) -> None:
     if fault.action == "kill":
-        os.kill(os.getpid(), signal.SIGKILL)
+        for pid in (_companion, os.getpid()):
+            if pid is not None:
+                os.kill(pid, signal.SIGKILL)
     fault.tripped = True
     raise OSError(ERRORS[fault.action], os.strerror(ERRORS[fault.action]))
 
@@ -140,3 +148,5 @@ def _parse(text: str) -> _Fault:
 
 
 _armed = _parse(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None
+
+_companion: int | None = None

@@ -3,7 +3,7 @@
 Everything it needs comes by run config, as flat values. Of the data it opens the centre's own folder alone: the
 public part and the held-out test set. ``run.centre`` names that folder, ``run.dir`` where the run's files go,
 ``run.registry`` where versions go; a run that has versions there goes on after the last of them. ``run.until`` is a
-round to pause at.
+round to pause at, ``run.commits`` the descriptor of a socket to a process for commits (server/commit_process.py).
 """
 
 from __future__ import annotations
@@ -37,16 +37,18 @@ from fl.models.tasks import derived
 from fl.parameters import Parameters, copy, num_bytes, num_values
 from fl.registry import Registry
 from fl.run_config import unflatten
+from server.commit_process import NOBODY, recorder
+from server.commits import Commits
 from server.history import History, open_history
 from server.personal import final_comparison
 from server.policies import Policies, policies_of
-from server.records import RunRecord, RunSummary
+from server.records import RoundRecord, RunRecord, RunSummary
 from server.rounds import RoundLoop, RoundOptions, Totals
 from server.seeding import check_seeding, seed_model, share_better_than_random
 from server.stock import build_stock
 from server.strategy import AlgorithmStrategy, wait_for_nodes
 from server.strategy_state import pack_state
-from server.tracking import fan_out, observers
+from server.tracking import fan_out, shown
 
 MOST_ASKED_ABOUT_VERSION_0 = 100
 """Clients asked whether version 0 beats a random model: enough for a share, however large the population."""
@@ -91,26 +93,22 @@ def main(grid: Grid, context: Context) -> None:
     )
     history.blank = pack_state(strategy)
     resumed = history.resume(strategy)
-    observer = fan_out(
-        observers(
-            terminal=bool(settings["server"].get("terminal", True)) and sys.stderr.isatty(),
-            tensorboard=bool(settings["server"].get("tensorboard", True)),
-            default_registry=DEFAULT_REGISTRY,
-        )
-    )
+    evaluated = partial(measure, module=module, centre=centre)
+    commits = Commits(evaluated, history.commit, tensorboard=bool(settings["server"].get("tensorboard", True)))
+    live = bool(settings["server"].get("terminal", True)) and sys.stderr.isatty()
     loop = RoundLoop(
         grid=grid,
         strategy=strategy,
         options=options,
         policies=policies_of(settings, unseen=unseen),
         seed=seed,
-        evaluate=partial(measure, module=module, centre=centre),
+        evaluate=evaluated,
         evaluates_beside=_draws_nothing(module),
         grown=module.why_not if isinstance(module, arrays.GrowingModule) else None,
         frozen=frozen,
         pack_state=partial(history.pack, strategy),
-        commit=history.commit,
-        observer=observer,
+        recorded=commits,
+        observer=fan_out([shown(terminal=live, default_registry=DEFAULT_REGISTRY)]),
     )
     if _devices_keep(settings):  # what they had before the last round but one is gone, and a killed run may need it
         loop.may_wait_bytes = 0
@@ -131,6 +129,25 @@ def main(grid: Grid, context: Context) -> None:
         partition_picture=Path(run["picture"]) if run.get("picture") else None,
     )
     totals = resumed[0] if resumed else Totals(parameters=random_model)
+    with recorder(commits, int(run.get("commits", NOBODY))) as loop.recorded:
+        last = resumed[1][-1] if resumed else None
+        _run(loop, history, totals, record, module, centre, settings, last=last, began=began)
+
+
+def _run(
+    loop: RoundLoop,
+    history: History,
+    totals: Totals,
+    record: RunRecord,
+    module: nn.Module,
+    centre: Centre,
+    settings: Mapping[str, Any],
+    *,
+    last: RoundRecord | None,
+    began: float,
+) -> None:
+    """From ``last``, the round to go on behind, or from version 0 to the summary. ``began``: seconds since 1970."""
+    run, registry = settings["run"], history.registry
     ready = time.time()
     stopped: Exception | None = None
     extra: dict[str, Any] = {}
@@ -138,23 +155,26 @@ def main(grid: Grid, context: Context) -> None:
     try:
         with interrupts.named(), _quick_collections():
             with interrupts.deferred():  # once there are files of this run, its end is written too
-                observer.on_start(record)
-                registry.start_run(history.run_id, {"run_dir": str(run_dir.resolve()), "dataset": centre.name})
+                loop.recorded.on_start(record)
+                loop.observer.on_start(record)
+                about = {"run_dir": str(record.run_dir.resolve()), "dataset": centre.name}
+                registry.start_run(history.run_id, about)
                 registry.keep_examples(history.run_id, centre.test.x, centre.test.y)
                 begun = True
-            if resumed:
-                observer.on_round(resumed[1][-1])
-            else:
+                if last is not None:
+                    loop.recorded.on_round(last)
+                    loop.observer.on_round(last)
+            if last is None:
                 _begin(loop, history, totals, module, centre, settings)
-            loop.run(totals, until=int(run.get("until") or options.num_rounds))
+            loop.run(totals, until=int(run.get("until") or record.num_rounds))
             if (
                 loop.over(totals)
                 and settings["client"].get("personal")
                 and settings["server"].get("personal_evaluation", True)
             ):
-                nodes = wait_for_nodes(grid, options.cohort_size)
+                nodes = wait_for_nodes(loop.grid, record.cohort_size)
                 extra["personal"] = final_comparison(
-                    grid, nodes, totals.parameters, round=totals.round, run_dir=run_dir, seed=seed
+                    loop.grid, nodes, totals.parameters, round=totals.round, run_dir=record.run_dir, seed=loop.seed
                 )
     except Exception as error:  # whatever ends a run, its summary is written first
         if not begun:
@@ -210,8 +230,8 @@ def _begin(
         share = share_better_than_random(loop.grid, nodes, seeded.parameters, random_model)
         facts |= {"share_better_than_random": share, "clients_asked": len(nodes)}
         down = len(nodes) * (num_bytes(seeded.parameters) + num_bytes(random_model))
-    totals.parameters, history.parent, history.seeding = seeded.parameters, seeded.parent, facts
-    loop.begin(totals, bytes={"down": down, "up": 0})
+    totals.parameters = seeded.parameters
+    loop.begin(totals, origin={"parent": seeded.parent, "seeding": facts}, bytes={"down": down, "up": 0})
 
 
 def _finish(
@@ -239,21 +259,21 @@ def _finish(
             history.registry.crown_if_vacant(history.run_id)
     history.registry.finish_run(history.run_id, {"status": status})
     seeding = dict(versions[0].manifest.get("seeding") or {}) if versions else {}
-    loop.observer.on_end(
-        RunSummary(
-            status=status,
-            reason=str(stopped or totals.stopped),
-            rounds_completed=max(0, totals.round),
-            model_sha256=totals.model_sha256,
-            final=final,
-            best=best.name if best else None,
-            seconds=seconds,
-            bytes=totals.bytes,
-            clients=totals.clients,
-            quarantined=list(totals.quarantined.values()),
-            extra={"seeding": seeding, "phases": totals.seconds, **extra},
-        )
+    summary = RunSummary(
+        status=status,
+        reason=str(stopped or totals.stopped),
+        rounds_completed=max(0, totals.round),
+        model_sha256=totals.model_sha256,
+        final=final,
+        best=best.name if best else None,
+        seconds=seconds,
+        bytes=totals.bytes,
+        clients=totals.clients,
+        quarantined=list(totals.quarantined.values()),
+        extra={"seeding": seeding, "phases": totals.seconds, **extra},
     )
+    loop.recorded.on_end(summary)
+    loop.observer.on_end(summary)
 
 
 def _devices_keep(settings: Mapping[str, Any]) -> bool:

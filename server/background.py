@@ -60,7 +60,8 @@ class Background(Generic[Job, Result]):
             self._changed.wait_for(lambda: self._unfinished < self.most or self._error)
             self._waiting.append(job)
             self._unfinished += 1
-            self._changed.notify_all()
+            if self._unfinished >= self.most:  # the thread need not gather any longer; else it is left asleep
+                self._changed.notify_all()
             if len(self._waiting) == 1:  # the others go with it
                 self._thread.submit(self._do_what_waits)
 

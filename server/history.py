@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,6 @@ class History:
     fields: Mapping[str, Any]
     keep: str = "all"
     blank: bytes = b""
-    parent: Version | None = None
-    seeding: Mapping[str, Any] = field(default_factory=dict)
     _last: Version | None = None
 
     def committed(self) -> list[Version]:
@@ -81,12 +79,10 @@ class History:
             "run_id": self.run_id,
             "round": one.round,
             "record": plain(told | ({"confusion": told["confusion"].counts} if told.get("confusion") else {})),
-            "seeding": self.seeding if one.round == 0 else {},
             "strategy_state_sha256": None if one.state is None else hashlib.sha256(one.state).hexdigest(),
+            **one.origin,
         }
-        if one.round == 0:
-            fields["parent"] = self.parent
-        elif self._last is not None and self._last.round == one.round - 1:
+        if one.round and self._last is not None and self._last.round == one.round - 1:
             fields["parent"] = self._last
         return fields
 

@@ -78,13 +78,15 @@ class RoundRecord:
 class Closing:
     """A round that is trained, and no version yet.
 
-    facts   what its RoundRecord will say, but for what the version says;   state   the strategy's, None while blank
+    facts    what its RoundRecord will say, but for what the version says;   state   the strategy's, None while blank
+    origin   of version 0: where it comes from, the manifest's "parent" and "seeding"
     """
 
     round: int
     parameters: Parameters
     state: bytes | None
     facts: Mapping[str, Any]
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

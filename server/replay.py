@@ -22,6 +22,7 @@ from fl.models import arrays
 from fl.parameters import Parameters, sha256
 from fl.registry import Registry, Version
 from server.app import build_strategy, module_of, round_options
+from server.commits import Commits
 from server.history import state_path
 from server.policies import policies_of
 from server.rounds import Clock, RoundLoop
@@ -78,18 +79,19 @@ def replay(
     start = first_round(versions, round, run_dir, keeps_client_state=keeps_client_state)
     if digest := versions[start].manifest["strategy_state_sha256"]:
         load_state(strategy, state_path(run_dir, start), sha256=digest)
+    nothing = Commits(evaluate=lambda parameters: {}, make=lambda closings: (), tensorboard=False)
     loop = RoundLoop(
         grid=grid,
         strategy=strategy,
         options=options,
         policies=policies_of(settings, unseen=unseen),
         seed=seed,
-        evaluate=lambda parameters: {},
+        evaluate=nothing.evaluate,
         evaluates_beside=False,
         grown=module.why_not if isinstance(module, arrays.GrowingModule) else None,
         frozen=frozen,
         pack_state=lambda: None,
-        commit=lambda closings: (),
+        recorded=nothing,
         observer=fan_out(()),
     )
     parameters = registry.parameters(versions[start])

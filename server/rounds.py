@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
@@ -20,13 +20,12 @@ from flwr.serverapp.strategy import Strategy
 
 from fl import interrupts, wire
 from fl.decisions import Action
-from fl.errors import StoppedByFaults, StorageFailed
-from fl.metrics import Confusion, Statistics, values
-from fl.models.tasks import derived
+from fl.errors import StoppedByFaults
+from fl.metrics import Statistics
 from fl.parameters import Parameters, cast, not_finite, num_bytes
-from fl.registry import Version
 from fl.seeds import process_wide
 from server.background import Background
+from server.commits import Recorder, facts_of
 from server.exchange import exchanged
 from server.guard import Declared, guarded, sound_reports
 from server.over_clients import over_clients
@@ -37,6 +36,8 @@ from server.stock import needs_of
 from server.strategy import AlgorithmStrategy, wait_for_nodes
 
 T = TypeVar("T")
+
+_NOTHING: Mapping[str, Any] = {}
 
 LOWER_IS_BETTER = ("loss", "mse", "rmse", "mae", "perplexity")
 
@@ -116,7 +117,8 @@ class RoundLoop:
     evaluates_beside  that may happen while the next round trains: it draws no random numbers
     grown             the model's arrays change their shapes from round to round: what keeps some from being its arrays
     pack_state        takes hold of the strategy's state, which the next round changes
-    commit            makes rounds versions, durably and in their order
+    recorded          makes rounds versions, durably and in their order, and writes of them
+    observer          told of phases, and of rounds once they are versions
     may_wait_bytes    of parameters of rounds that are trained and not committed; 0: one round, whatever its size
     frozen            names of arrays that no round changes, whatever a strategy makes of their zero updates
     known             node -> client, of real SuperNodes, which say themselves whose devices they are
@@ -131,7 +133,7 @@ class RoundLoop:
     evaluates_beside: bool
     grown: Callable[[Parameters], str | None] | None
     pack_state: Callable[[], bytes | None]
-    commit: Callable[[Sequence[Closing]], Sequence[Version]]
+    recorded: Recorder
     observer: Observer
     may_wait_bytes: int = 2**26
     frozen: tuple[str, ...] = ()
@@ -141,10 +143,10 @@ class RoundLoop:
     def __post_init__(self) -> None:
         self.background = Background(self._commit)
 
-    def begin(self, totals: Totals, **more: Any) -> None:
-        """Round 0: version 0 as it was seeded, before any training."""
+    def begin(self, totals: Totals, *, origin: Mapping[str, Any], **more: Any) -> None:
+        """Round 0: version 0 as it was seeded, before any training. ``origin``: as a Closing has it."""
         with self._settled(totals):
-            self._close(totals, 0, totals.parameters, Clock(), cohort=(), **more)
+            self._close(totals, 0, totals.parameters, Clock(), origin=origin, cohort=(), **more)
 
     def run(self, totals: Totals, *, until: int) -> None:
         """Every round after ``totals.round``, up to ``until``: the run may pause there, and go on to the same bits.
@@ -235,7 +237,16 @@ class RoundLoop:
         found = over_clients(reports(replies, round=round))
         return {**found, "refused_reports": unsound}, sum_bytes(messages)
 
-    def _close(self, totals: Totals, round: int, parameters: Parameters, clock: Clock, **more: Any) -> None:
+    def _close(
+        self,
+        totals: Totals,
+        round: int,
+        parameters: Parameters,
+        clock: Clock,
+        *,
+        origin: Mapping[str, Any] = _NOTHING,
+        **more: Any,
+    ) -> None:
         """The end of every round, 0 included: it is measured, committed and told of beside the training of the next.
 
         Rounds that wait are committed together, and in their order: none is durable before the one before it.
@@ -245,7 +256,7 @@ class RoundLoop:
         measured: dict[str, Any] = {} if beside else {"metrics": {}, "confusion": None}
         if due and not beside:
             with clock.phase("evaluate"):
-                measured = self._measure(parameters)
+                measured = facts_of(self.evaluate(parameters))
         with interrupts.deferred():
             with clock.phase("commit"):
                 self._settle(totals, wait=False)
@@ -259,34 +270,15 @@ class RoundLoop:
                 "seconds": clock.read(),
             }
             self.background.most = max(1, self.may_wait_bytes // max(1, num_bytes(parameters)))
-            self.background.start(Closing(round, parameters, state, facts))
+            self.background.start(Closing(round, parameters, state, facts, origin))
             if self.options.stop_metric is not None:
                 self._settle(totals, wait=True)
 
     def _commit(self, closings: Sequence[Closing]) -> Iterator[tuple[RoundRecord, Parameters]]:
-        """Measure rounds where that is left to do, make versions of them and tell the observers; in another thread."""
-        began = time.perf_counter()
-        try:
-            known = [one if "metrics" in one.facts else self._measured(one) for one in closings]
-            versions = self.commit(known)
-        except Exception as error:  # whatever it is, it is the fault of one of them: those before it become versions
-            if len(closings) == 1:
-                raise
-            for one in closings:
-                try:
-                    yield from self._commit([one])
-                except StorageFailed:  # what a disk says next is not what was wrong with it first
-                    raise error from None
-            return
-        took = (time.perf_counter() - began) / len(closings)
-        for one, version in zip(known, versions, strict=True):
-            facts = {**one.facts, "seconds": {**one.facts["seconds"], "overlapped": took}}
-            record = RoundRecord(version=version.name, model_sha256=version.model_sha256, **facts)
+        """In another thread. Rounds before one that raises have become versions, and are told of."""
+        for record, one in zip(self.recorded.commit(closings), closings, strict=True):
             self.observer.on_round(record)
             yield record, one.parameters
-
-    def _measured(self, closing: Closing) -> Closing:
-        return replace(closing, facts={**closing.facts, **self._measure(closing.parameters)})
 
     @contextmanager
     def _settled(self, totals: Totals) -> Iterator[None]:
@@ -301,15 +293,6 @@ class RoundLoop:
         """Take into account what was committed since, with ``wait`` all there is; raises what a commit raised."""
         for record, totals.parameters in self.background.results(wait=wait):
             totals.include(record)
-
-    def _measure(self, parameters: Parameters) -> dict[str, Any]:
-        """The server's test set: plain numbers by name, and the confusion matrix where the task has one."""
-        statistics = self.evaluate(parameters)
-        plain, confusion = values(statistics), statistics.get("confusion")
-        return {
-            "metrics": derived(plain),
-            "confusion": confusion if isinstance(confusion, Confusion) else None,
-        }
 
     def _declared(self, start: Parameters, *, version: int) -> Declared:
         """What clients may send that train from ``start``; our own strategy may want arrays beside the model's."""

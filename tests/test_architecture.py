@@ -38,6 +38,7 @@ FLOORS: dict[str, tuple[int, int]] = {
     "fl.decisions": (0, 2),
     "fl.releases": (0, 3),  # above decisions; what policies, routers and the registry say to each other
     "fl.run_config": (0, 2),
+    "fl.child_process": (0, 2),
     "fl.files": (0, 3),  # files that are whole or absent; above faults, which it can be made to have
     "fl.arrays_file": (0, 4),
     "fl.keys": (0, 2),

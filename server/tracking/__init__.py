@@ -16,27 +16,35 @@ from typing import final
 
 from server.records import Observer, RoundRecord, RunRecord, RunSummary
 
-__all__ = ["fan_out", "observers"]
+__all__ = ["fan_out", "observers", "shown", "written"]
 
 
 def observers(*, terminal: bool, tensorboard: bool, default_registry: Path | None = None) -> list[Observer]:
-    """The observers of a run, in the order in which they are to be told: the files first, since others may be lost.
+    """The observers of a run, in the order in which they are to be told: the files first, since others may be lost."""
+    return [*written(tensorboard=tensorboard), shown(terminal=terminal, default_registry=default_registry)]
 
-    terminal          standard error is a terminal: a live view; otherwise plain lines
-    tensorboard       write event files; costs about 0.5 s at the start of a run
+
+def written(*, tensorboard: bool) -> list[Observer]:
+    """Those that write files. ``tensorboard``: event files too, which costs about 0.5 s at the start of a run."""
+    from server.tracking.files import FilesObserver
+
+    if not tensorboard:
+        return [FilesObserver()]
+    from server.tracking.tensorboard import TensorBoardObserver
+
+    return [FilesObserver(), TensorBoardObserver()]
+
+
+def shown(*, terminal: bool, default_registry: Path | None = None) -> Observer:
+    """The one on standard error.
+
+    terminal          it is a terminal: a live view; otherwise plain lines
     default_registry  where `fl` looks without --registry; None: the commands shown at the end always name the registry
     """
-    from server.tracking.files import FilesObserver
     from server.tracking.terminal import TerminalObserver, standard_error
 
-    chosen: list[Observer] = [FilesObserver()]
-    if tensorboard:
-        from server.tracking.tensorboard import TensorBoardObserver
-
-        chosen.append(TensorBoardObserver())
     console = standard_error(live=terminal)
-    chosen.append(TerminalObserver(console, live=terminal, default_registry=default_registry))
-    return chosen
+    return TerminalObserver(console, live=terminal, default_registry=default_registry)
 
 
 def fan_out(told: Sequence[Observer]) -> Observer:

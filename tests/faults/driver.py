@@ -1,12 +1,13 @@
 """A process that does runs, to be killed: imports once, then forks for every line of its standard input.
 
 A line is JSON: {"settings": path of the run's settings} or {"resume": folder}; with "kill_at": n the child ends itself
-by SIGKILL at its n-th renaming of a file, which every write that is meant to last ends with; with "kill_after": s after
-so many seconds; with "fault": what MEADOW_FAULT would say. Prints a line an order: how the child ended, after how many
-seconds, and how many files it renamed if it lived.
+by SIGKILL at its n-th renaming of a file, which every write that is meant to last ends with, whichever of its processes
+does it; with "kill_after": s after so many seconds; with "fault": what MEADOW_FAULT would say. Prints a line an order:
+how the child ended, after how many seconds, and how many files were renamed if it lived.
 """
 
 import json
+import mmap
 import os
 import signal
 import sys
@@ -27,13 +28,14 @@ from fl.errors import MeadowError
 
 
 def child(order: dict[str, object]) -> None:
-    renamed, kill_at = 0, order.get("kill_at")
+    renamed, kill_at, driver = mmap.mmap(-1, 8), order.get("kill_at"), os.getpid()  # one count for all its forks
 
     def watch(event: str, arguments: object) -> None:
-        nonlocal renamed
         if event == "os.rename":
-            renamed += 1
-            if renamed == kill_at:
+            count = int.from_bytes(renamed[:], "little") + 1
+            renamed[:] = count.to_bytes(8, "little")
+            if count == kill_at:
+                os.kill(driver, signal.SIGKILL)
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(watch)
@@ -44,7 +46,7 @@ def child(order: dict[str, object]) -> None:
         resume(Path(str(order["resume"])))
     else:
         simulate(json.loads(Path(str(order["settings"])).read_text()))
-    os.write(3, f"{renamed}\n".encode())
+    os.write(3, f"{int.from_bytes(renamed[:], 'little')}\n".encode())
 
 
 def main() -> None:
