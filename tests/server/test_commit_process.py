@@ -146,7 +146,7 @@ def test_a_model_that_no_module_has_is_committed_here(commits: Commits) -> None:
     class Local(torch.nn.Module):
         pass
 
-    commits.evaluate = Local()  # type: ignore[assignment]
+    commits.evaluate = Local()
     with commit_process(tensorboard=False) as descriptor, recorder(commits, descriptor) as recorded:
         (record,) = recorded.commit([closing(1)])
     assert int(record.version) == os.getpid()
