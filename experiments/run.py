@@ -14,6 +14,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -63,14 +64,6 @@ def resume(run_dir: Path, *, until: int | None = None) -> Path:
 
 
 def _run(config: Mapping[str, Any], run_dir: Path, began: float, *, until: int | None) -> None:
-    from server.commit_process import commit_process
-
-    with commit_process(tensorboard=bool(config["server"].get("tensorboard", True))) as commits:
-        _run_beside(commits, config, run_dir, began, until=until)
-
-
-def _run_beside(commits: int, config: Mapping[str, Any], run_dir: Path, began: float, *, until: int | None) -> None:
-    """The run, while another process is there to commit its rounds, behind the socket ``commits``."""
     from clients.flower_internals import begin_run, server_context
     from clients.setting import open_setting
     from experiments import engine as engines
@@ -78,6 +71,7 @@ def _run_beside(commits: int, config: Mapping[str, Any], run_dir: Path, began: f
     from fl.registry import Registry
     from fl.run_config import flatten
     from server.app import app, check
+    from server.commit_process import NOBODY, commit_process
     from server.history import quarantined
 
     logging.getLogger("flwr").setLevel(logging.ERROR)
@@ -107,7 +101,6 @@ def _run_beside(commits: int, config: Mapping[str, Any], run_dir: Path, began: f
         "engine": engine.name,
         "began": began,
         "until": until,
-        "commits": commits,
         "summary": {
             "engine_asked": config["engine"]["name"],
             "engine_reason": engine.reason,
@@ -118,10 +111,15 @@ def _run_beside(commits: int, config: Mapping[str, Any], run_dir: Path, began: f
         },
     }
     away = quarantined(registry.versions(run_id))
-    with engines.open_grid(
-        engine, setting, values, run_id=run_id, partitions=partitions, states=states, quarantined=away
-    ) as grid:
-        app(grid, server_context(begin_run(run_id), flatten({**values, "run": run})))
+    trains_here = engine.name == "inprocess"  # where others train, this process has the time to commit
+    writes_events = bool(config["server"].get("tensorboard", True))
+    with (
+        commit_process(tensorboard=writes_events) if trains_here else nullcontext(NOBODY) as commits,
+        engines.open_grid(
+            engine, setting, values, run_id=run_id, partitions=partitions, states=states, quarantined=away
+        ) as grid,
+    ):
+        app(grid, server_context(begin_run(run_id), flatten({**values, "run": {**run, "commits": commits}})))
 
 
 def _prepare(config: Mapping[str, Any], run_dir: Path, *, centre: Path, partitions: Path) -> dict[str, Any]:

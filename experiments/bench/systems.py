@@ -27,7 +27,8 @@ from fl.parameters import Array
 
 PACKAGE = drivers.__name__
 FACTS = ("engine", "engine_reason", "num_actors", "training", "private_examples_read_by")
-FLOOR, RAY_FLOOR, APP_FLOOR = "no framework", "no framework, Ray", "no framework, the app's clients"
+FLOOR, KEPT_FLOOR = "no framework", "no framework, rounds kept"
+RAY_FLOOR, APP_FLOOR = "no framework, Ray", "no framework, the app's clients"
 FL = (sys.executable, "-c", "from experiments.cli import main; main()")
 
 
@@ -101,11 +102,13 @@ def flower() -> System:
 def floors() -> list[System]:
     """The same rounds by hand, with nothing round them: what there is to reach on this machine.
 
-    By forked processes, by Ray's actors, and by processes in which each client trains as the Flower app's do.
+    By forked processes; by those, with every round kept as ours are; by Ray's actors; and by processes in which each
+    client trains as the Flower app's do.
     """
     by = partial(_driver, python=sys.executable)
     return [
         System(FLOOR, partial(by, module="floor_rounds"), _read_record, _alone),
+        System(KEPT_FLOOR, partial(by, module="floor_rounds", arguments=("kept",)), _read_record, _alone),
         System(RAY_FLOOR, partial(by, module="floor_ray"), _read_record, _alone),
         System(APP_FLOOR, partial(by, module="floor_rounds", arguments=("app",)), _read_record, _alone),
     ]
