@@ -14,7 +14,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn, final
 
@@ -38,14 +38,19 @@ NOBODY = -1
 def commit_process(*, tensorboard: bool) -> Iterator[int]:
     """A process that commits, to be forked while this one has no threads that matter; it has gone with the block.
 
-    The descriptor of a socket to it, for ``recorder``; NOBODY where this system does not end it together with its
-    parent. ``tensorboard``: it gets ready to write files for that, while its parent prepares a run.
+    The descriptor of a socket to it, for ``recorder``; NOBODY where this system has no more processes, or does not end
+    them with their parent. ``tensorboard``: it gets ready to write files for that, while its parent prepares a run.
     """
-    if not sys.platform.startswith("linux"):
+    ours, theirs = socket.socketpair()
+    try:
+        pid = os.fork() if sys.platform.startswith("linux") else NOBODY
+    except OSError:
+        pid = NOBODY
+    if pid == NOBODY:
+        ours.close()
+        theirs.close()
         yield NOBODY
         return
-    ours, theirs = socket.socketpair()
-    pid = os.fork()
     if not pid:
         ours.close()
         _work(theirs, tensorboard)
@@ -54,8 +59,9 @@ def commit_process(*, tensorboard: bool) -> Iterator[int]:
         yield ours.fileno()
     finally:
         ours.close()
-        os.kill(pid, signal.SIGKILL)  # what it was told to do, it has done and said so
-        os.waitpid(pid, 0)
+        with suppress(ProcessLookupError, ChildProcessError):
+            os.kill(pid, signal.SIGKILL)  # what it was told to do, it has done and said so
+            os.waitpid(pid, 0)
 
 
 @contextmanager
@@ -119,7 +125,8 @@ def _work(driver: socket.socket, tensorboard: bool) -> NoReturn:
         end_with_parent()
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # some send it to all processes: the driver says when it is over
         faults.end_together(os.getppid())
-        Path("/proc/self/comm").write_text(NAME)
+        with suppress(OSError):
+            Path("/proc/self/comm").write_text(NAME)
         torch.set_num_threads(1)
         written(tensorboard=tensorboard)
         gc.freeze()  # a collection would look through all that torch has loaded

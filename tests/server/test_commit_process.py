@@ -152,6 +152,16 @@ def test_a_model_that_no_module_has_is_committed_here(commits: Commits) -> None:
     assert int(record.version) == os.getpid()
 
 
+def test_where_there_are_no_more_processes_there_is_none(commits: Commits, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fork() -> int:
+        raise BlockingIOError("no more processes")
+
+    monkeypatch.setattr(os, "fork", fork)
+    with commit_process(tensorboard=False) as descriptor, recorder(commits, descriptor) as recorded:
+        (record,) = recorded.commit([closing(1)])
+    assert int(record.version) == os.getpid()
+
+
 def test_a_run_whose_commits_are_killed_ends_and_goes_on_to_the_same_bits(settings: Settings) -> None:
     config = settings("num_rounds=100000", "evaluate_every=null", "evaluate_clients_every=null", name="killed")
     process = endless(config)
