@@ -39,6 +39,9 @@ def read_app(path: Path, *run_config: str) -> AppSpec:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadInput(key="PATH", got=str(file), allowed=f"a file in TOML ({error})") from error
     components = settings.get("components") or {}
+    if "agentapp" in components:
+        allowed = "a serverapp and a clientapp: an AgentApp has no clients to simulate, and runs on a SuperLink alone"
+        raise BadInput(key=f"{file}: tool.flwr.app.components", got="agentapp", allowed=allowed)
     for name in ("serverapp", "clientapp"):
         check_reference(components.get(name), key=f"{file}: tool.flwr.app.components.{name}")
     config = flat(settings.get("config") or {}, key=f"{file}: tool.flwr.app.config")

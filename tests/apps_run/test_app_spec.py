@@ -51,6 +51,7 @@ def test_flower_reads_the_same(written):
     "text, match",
     [
         (GOOD.replace("serverapp =", "other ="), "components.serverapp: got None"),
+        (GOOD.replace("serverapp =", "agentapp ="), "components: got agentapp, allowed: a serverapp and a clientapp"),
         (GOOD.replace("pkg.client:make.app", "pkg.client"), "MODULE:OBJECT"),
         (GOOD.replace("rounds = 3", "rounds = [1]"), r"config.rounds: got \[1\]"),
         ("[tool", "a file in TOML"),
