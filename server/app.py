@@ -42,7 +42,7 @@ from server.commits import Commits
 from server.history import History, open_history
 from server.personal import final_comparison
 from server.policies import Policies, policies_of
-from server.records import RoundRecord, RunRecord, RunSummary
+from server.records import RunRecord, RunSummary
 from server.rounds import RoundLoop, RoundOptions, Totals
 from server.seeding import check_seeding, seed_model, share_better_than_random
 from server.stock import build_stock
@@ -107,7 +107,7 @@ def main(grid: Grid, context: Context) -> None:
         grown=module.why_not if isinstance(module, arrays.GrowingModule) else None,
         frozen=frozen,
         pack_state=partial(history.pack, strategy),
-        recorded=commits,
+        recorded=recorder(commits, int(run.get("commits", NOBODY))),
         observer=fan_out([shown(terminal=live, default_registry=DEFAULT_REGISTRY)]),
     )
     if _devices_keep(settings):  # what they had before the last round but one is gone, and a killed run may need it
@@ -129,25 +129,6 @@ def main(grid: Grid, context: Context) -> None:
         partition_picture=Path(run["picture"]) if run.get("picture") else None,
     )
     totals = resumed[0] if resumed else Totals(parameters=random_model)
-    with recorder(commits, int(run.get("commits", NOBODY))) as loop.recorded:
-        last = resumed[1][-1] if resumed else None
-        _run(loop, history, totals, record, module, centre, settings, last=last, began=began)
-
-
-def _run(
-    loop: RoundLoop,
-    history: History,
-    totals: Totals,
-    record: RunRecord,
-    module: nn.Module,
-    centre: Centre,
-    settings: Mapping[str, Any],
-    *,
-    last: RoundRecord | None,
-    began: float,
-) -> None:
-    """From ``last``, the round to go on behind, or from version 0 to the summary. ``began``: seconds since 1970."""
-    run, registry = settings["run"], history.registry
     ready = time.time()
     stopped: Exception | None = None
     extra: dict[str, Any] = {}
@@ -157,24 +138,23 @@ def _run(
             with interrupts.deferred():  # once there are files of this run, its end is written too
                 loop.recorded.on_start(record)
                 loop.observer.on_start(record)
-                about = {"run_dir": str(record.run_dir.resolve()), "dataset": centre.name}
-                registry.start_run(history.run_id, about)
+                registry.start_run(history.run_id, {"run_dir": str(run_dir.resolve()), "dataset": centre.name})
                 registry.keep_examples(history.run_id, centre.test.x, centre.test.y)
                 begun = True
-                if last is not None:
-                    loop.recorded.on_round(last)
-                    loop.observer.on_round(last)
-            if last is None:
+                if resumed:
+                    loop.recorded.on_round(resumed[1][-1])
+                    loop.observer.on_round(resumed[1][-1])
+            if not resumed:
                 _begin(loop, history, totals, module, centre, settings)
-            loop.run(totals, until=int(run.get("until") or record.num_rounds))
+            loop.run(totals, until=int(run.get("until") or options.num_rounds))
             if (
                 loop.over(totals)
                 and settings["client"].get("personal")
                 and settings["server"].get("personal_evaluation", True)
             ):
-                nodes = wait_for_nodes(loop.grid, record.cohort_size)
+                nodes = wait_for_nodes(grid, options.cohort_size)
                 extra["personal"] = final_comparison(
-                    loop.grid, nodes, totals.parameters, round=totals.round, run_dir=record.run_dir, seed=loop.seed
+                    grid, nodes, totals.parameters, round=totals.round, run_dir=run_dir, seed=seed
                 )
     except Exception as error:  # whatever ends a run, its summary is written first
         if not begun:

@@ -33,6 +33,9 @@ NAME = "meadow-commits"
 NOBODY = -1
 """In place of a descriptor."""
 
+_SOCKETS: dict[int, socket.socket] = {}
+"""By descriptor, those that this process has made: others' may come by run config, and pickles through them."""
+
 
 @contextmanager
 def commit_process(*, tensorboard: bool) -> Iterator[int]:
@@ -55,24 +58,24 @@ def commit_process(*, tensorboard: bool) -> Iterator[int]:
         ours.close()
         _work(theirs, tensorboard)
     theirs.close()
+    descriptor = ours.fileno()
+    _SOCKETS[descriptor] = ours
     try:
-        yield ours.fileno()
+        yield descriptor
     finally:
+        del _SOCKETS[descriptor]
         ours.close()
         with suppress(ProcessLookupError, ChildProcessError):
             os.kill(pid, signal.SIGKILL)  # what it was told to do, it has done and said so
             os.waitpid(pid, 0)
 
 
-@contextmanager
-def recorder(commits: Commits, descriptor: int) -> Iterator[Recorder]:
+def recorder(commits: Commits, descriptor: int) -> Recorder:
     """``commits``, done by the process behind ``descriptor``; here where there is none, or it cannot have them."""
-    if descriptor == NOBODY:
-        yield commits
-        return
-    with socket.socket(fileno=os.dup(descriptor)) as connection:
-        elsewhere = _Elsewhere(connection)
-        yield elsewhere if elsewhere.takes(commits) else commits
+    if descriptor not in _SOCKETS:
+        return commits
+    elsewhere = _Elsewhere(_SOCKETS[descriptor])
+    return elsewhere if elsewhere.takes(commits) else commits
 
 
 @final

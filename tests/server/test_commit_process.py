@@ -118,7 +118,8 @@ class Silent:
 
 
 def test_it_is_another_process_that_commits_and_it_has_gone_afterwards(commits: Commits) -> None:
-    with commit_process(tensorboard=False) as descriptor, recorder(commits, descriptor) as recorded:
+    with commit_process(tensorboard=False) as descriptor:
+        recorded = recorder(commits, descriptor)
         (record,) = recorded.commit([closing(3)])
         assert record.round == 3
         process = psutil.Process(int(record.version))
@@ -127,7 +128,8 @@ def test_it_is_another_process_that_commits_and_it_has_gone_afterwards(commits: 
 
 
 def test_what_goes_wrong_there_is_raised_here(commits: Commits) -> None:
-    with commit_process(tensorboard=False) as descriptor, recorder(commits, descriptor) as recorded:
+    with commit_process(tensorboard=False) as descriptor:
+        recorded = recorder(commits, descriptor)
         with pytest.raises(BadInput, match="a: got b, allowed: c"):
             list(recorded.commit([closing(-1)]))
         with pytest.raises(ZeroDivisionError, match="by nothing") as raised:
@@ -147,9 +149,19 @@ def test_a_model_that_no_module_has_is_committed_here(commits: Commits) -> None:
         pass
 
     commits.evaluate = Local()
-    with commit_process(tensorboard=False) as descriptor, recorder(commits, descriptor) as recorded:
+    with commit_process(tensorboard=False) as descriptor:
+        recorded = recorder(commits, descriptor)
         (record,) = recorded.commit([closing(1)])
     assert int(record.version) == os.getpid()
+
+
+def test_no_other_descriptor_is_read_from(commits: Commits) -> None:
+    """On a SuperLink it is a user who says which."""
+    reader, writer = os.pipe()
+    assert recorder(commits, reader) is commits
+    os.close(writer)
+    assert os.read(reader, 1) == b""
+    os.close(reader)
 
 
 def test_where_there_are_no_more_processes_there_is_none(commits: Commits, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,7 +169,8 @@ def test_where_there_are_no_more_processes_there_is_none(commits: Commits, monke
         raise BlockingIOError("no more processes")
 
     monkeypatch.setattr(os, "fork", fork)
-    with commit_process(tensorboard=False) as descriptor, recorder(commits, descriptor) as recorded:
+    with commit_process(tensorboard=False) as descriptor:
+        recorded = recorder(commits, descriptor)
         (record,) = recorded.commit([closing(1)])
     assert int(record.version) == os.getpid()
 
