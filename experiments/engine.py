@@ -74,7 +74,7 @@ def choose(
         why = "rounds have a deadline, and a client that hangs can be ended in a process of its own alone"
         return Engine("forked" if can_fork else "ray", why, actors)
     size = unit_size(settings.get("unit_size"), setting, cohort_size=cohort_size)
-    busy = min(actors, -(-cohort_size // size))
+    busy = _busy(actors, cohort_size, size)
     a_round = client_seconds(setting, together=size) * cohort_size
     estimate, saved = a_round * num_rounds, a_round * (1 - 1 / busy)
     if saved < DISPATCH_SECONDS:
@@ -182,6 +182,17 @@ def unit_size(asked: int | None, setting: Setting, *, cohort_size: int) -> int:
     else:
         together = min(setting.stack, cohort_size if small else -(-cohort_size // 2))
     return max(together, -(-cohort_size // MOST_UNITS))
+
+
+def cores_at_work(engine: Engine, setting: Setting, values: Mapping[str, Any]) -> int:
+    """Cores that a round's training takes at a time, of this machine or of others. ``values``: as of ``open_grid``."""
+    cohort_size = values["cohort_size"]
+    size = unit_size(values["engine"].get("unit_size"), setting, cohort_size=cohort_size)
+    return _busy(max(1, engine.num_actors), cohort_size, size)
+
+
+def _busy(workers: int, cohort_size: int, size: int) -> int:
+    return min(workers, -(-cohort_size // size))
 
 
 def available_cores() -> int:

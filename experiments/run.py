@@ -111,10 +111,10 @@ def _run(config: Mapping[str, Any], run_dir: Path, began: float, *, until: int |
         },
     }
     away = quarantined(registry.versions(run_id))
-    trains_here = engine.name == "inprocess"  # where others train, this process has the time to commit
+    has_a_core = engines.cores_at_work(engine, setting, values) < engines.available_cores()
     writes_events = bool(config["server"].get("tensorboard", True))
     with (
-        commit_process(tensorboard=writes_events) if trains_here else nullcontext(NOBODY) as commits,
+        commit_process(tensorboard=writes_events) if has_a_core else nullcontext(NOBODY) as commits,
         engines.open_grid(
             engine, setting, values, run_id=run_id, partitions=partitions, states=states, quarantined=away
         ) as grid,

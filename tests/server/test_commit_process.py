@@ -17,6 +17,7 @@ import psutil
 import pytest
 import torch
 
+from experiments import engine as engines
 from experiments.run import resume, simulate
 from fl.errors import BadInput, StorageFailed
 from fl.files import read_json
@@ -162,6 +163,25 @@ def test_no_other_descriptor_is_read_from(commits: Commits) -> None:
     os.close(writer)
     assert os.read(reader, 1) == b""
     os.close(reader)
+
+
+@pytest.mark.parametrize("unit_size, there", [(1, False), (100, True)])
+def test_there_is_one_where_training_leaves_it_a_core(
+    unit_size: int, there: bool, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "available_cores", lambda: 2)
+    more: list[list[str]] = []
+    grid = engines.open_grid
+
+    @contextmanager
+    def noted(*given: Any, **named: Any) -> Iterator[Any]:
+        with grid(*given, **named) as opened:
+            more.append([child.name() for child in psutil.Process().children()])
+            yield opened
+
+    monkeypatch.setattr(engines, "open_grid", noted)
+    simulate(settings("engine=forked", "engine.num_actors=2", f"engine.unit_size={unit_size}", "num_rounds=1"))
+    assert [NAME in children for children in more] == [there]
 
 
 def test_where_there_are_no_more_processes_there_is_none(commits: Commits, monkeypatch: pytest.MonkeyPatch) -> None:
