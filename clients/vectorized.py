@@ -92,9 +92,10 @@ def train_stacked(
                 for layer in reversed(learning):
                     gradient = layer.backward(gradient)
             sums[: block.counts.shape[1]] += losses.sums()
+    ends = {name: value.contiguous().numpy() for name, value in stacked.items()}
     trained = [
         Trained(
-            {name: value[rank].contiguous().numpy() for name, value in stacked.items()},
+            {name: value[rank] for name, value in ends.items()},
             len(plans[i].sizes),
             rate,
             Mean(float(sums[rank]), float(plans[i].sizes.sum())),

@@ -29,6 +29,7 @@ from experiments import (
 )
 from experiments import bundle as bundles
 from experiments.versions import REGISTRY, Folder, Json, Name
+from fl import garbage
 
 # Before anything that reads them is imported: nobody calls home, and one thread computes what is kept.
 ENVIRONMENT = {
@@ -68,10 +69,10 @@ for name, part in (("broker", broker), ("devices", devices_command), ("deploy", 
 
 
 def main() -> None:
-    """The console script: runs a command and exits with its status."""
+    """The console script: runs a command and exits with its status. A polite kill is an interrupt, as Ctrl-C is."""
+    garbage.loading()
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    # A polite kill is an interrupt like Ctrl-C: what is open is closed, and the status is the same.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(run(sys.argv[1:]))
 

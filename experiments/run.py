@@ -21,7 +21,7 @@ from typing import Any
 from experiments.config_file import CONFIG, read_config, write_config
 from experiments.prepare import PREPARED, counted, load_data, note_prepared, prepare_data
 from experiments.run_folder import RUN, claimed_run_id, forget_what_is_damaged, only_writer
-from fl import interrupts
+from fl import garbage, interrupts
 from fl.errors import BadInput, CorruptFile
 from fl.files import read_json, writable_folder
 
@@ -113,6 +113,7 @@ def _run(config: Mapping[str, Any], run_dir: Path, began: float, *, until: int |
     away = quarantined(registry.versions(run_id))
     has_a_core = engines.cores_at_work(engine, setting, values) < engines.available_cores()
     writes_events = bool(config["server"].get("tensorboard", True))
+    garbage.loaded()
     with (
         commit_process(tensorboard=writes_events) if has_a_core else nullcontext(NOBODY) as commits,
         engines.open_grid(

@@ -33,6 +33,7 @@ FLOORS: dict[str, tuple[int, int]] = {
     "fl.parameters": (0, 2),
     "fl.drawing": (0, 1),
     "fl.plain": (0, 1),
+    "fl.garbage": (0, 2),
     "fl.interrupts": (0, 2),
     "fl.seeds": (0, 2),
     "fl.decisions": (0, 2),

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from fl.parameters import Array, Parameters, cast, copy, is_floating, scale
+from fl.parameters import Array, Parameters, cast, copy, is_floating
 
 
 class WeightedSum:
@@ -24,8 +24,7 @@ class WeightedSum:
 
     def add(self, arrays: Mapping[str, Array], weight: float) -> None:
         """Add ``weight * arrays``; ``weight`` > 0. Integer arrays are summed in float64."""
-        floats = {n: a if is_floating(a) else a.astype(np.float64) for n, a in arrays.items()}
-        self._plus(scale(floats, weight))
+        self._plus({n: np.asarray(a * (a.dtype.type(weight) if is_floating(a) else weight)) for n, a in arrays.items()})
         self.weight += weight
 
     def merge(self, arrays: Mapping[str, Array], weight: float) -> None:

@@ -6,7 +6,6 @@ own address. So it does not matter which process it comes to, nor what was done 
 
 from __future__ import annotations
 
-import gc
 import os
 import pickle
 import socket
@@ -42,7 +41,7 @@ class Client:
         process.identify(setting["run_id"], 0)
         with self.seeds.process_wide(setting["seed"], purpose="app/import"):
             self.app = process.load_app(setting["clientapp"], setting["folder"], ClientApp)
-        gc.freeze()  # what is loaded stays: no collection needs to look through it again
+        process.loaded()
 
     def work(self, header: Mapping[str, Any], buffers: Sequence[Buffer], answer: Answer) -> None:
         """Do the jobs of one frame, one after the other; ``answer`` is called with each reply as it is there."""

@@ -15,8 +15,8 @@ import flwr.serverapp.strategy.multikrum
 import numpy as np
 from flwr.app import Array, ArrayRecord, RecordDict
 
-PIECE = 1 << 15
-"""Values multiplied and added at a time: with their products they stay in a core's own cache."""
+PIECE = 1 << 18
+"""Values multiplied and added at a time: their products stay in the cache, and calls of NumPy cost nothing beside."""
 
 
 def installed() -> None:
@@ -58,12 +58,12 @@ def _add_product(into: Any, values: Any, factor: float) -> Any:
     if small or into.shape != values.shape or into.dtype != values.dtype or not _are_flat(into, values):
         into += values * factor
         return into
-    flat, given = into.reshape(-1), values.reshape(-1)
-    product = np.empty(PIECE, dtype=into.dtype)
+    flat, given, factor = into.reshape(-1), values.reshape(-1), into.dtype.type(factor)
+    product = np.empty(min(flat.size, PIECE), dtype=into.dtype)
     for start in range(0, flat.size, PIECE):
         piece = flat[start : start + PIECE]
         np.multiply(given[start : start + PIECE], factor, out=product[: piece.size])
-        piece += product[: piece.size]
+        np.add(piece, product[: piece.size], out=piece)
     return into
 
 

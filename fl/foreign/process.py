@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib.util
 import logging
 import os
@@ -40,7 +41,11 @@ class AppFinder:
 
 
 def begin(folder: str, *, parent: int | None) -> None:
-    """Prepare this process for the app in ``folder``, to end when ``parent`` does; None: somebody else sees to that."""
+    """Prepare this process for the app in ``folder``, to end when ``parent`` does; None: somebody else sees to that.
+
+    Nothing looks for garbage from here on until ``loaded``: it would be looked for in what is being imported.
+    """
+    gc.disable()
     if parent is not None and sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
@@ -50,6 +55,12 @@ def begin(folder: str, *, parent: int | None) -> None:
         sys.path.remove(folder)
     sys.path.insert(0, folder)
     logging.getLogger("flwr").addFilter(_worth_saying)
+
+
+def loaded() -> None:
+    """What is there stays: garbage is looked for again, and no longer among that."""
+    gc.freeze()
+    gc.enable()
 
 
 def identify(run_id: int, node_id: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import pickle
 import socket
@@ -34,7 +33,7 @@ def main(driver: socket.socket) -> None:
         except BaseException:  # noqa: BLE001  the driver says what is wrong with the app, in its own words
             frames.send(driver, {"op": "failed", "trace": traceback.format_exc()})
             os._exit(1)
-        gc.freeze()  # what is loaded stays: no collection needs to look through it again
+        process.loaded()
         frames.send(driver, {"op": "ready"})
         try:
             ended = _run(app, setting, driver, frames.receive(driver))
