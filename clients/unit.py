@@ -122,7 +122,8 @@ def _summed(setting: Setting, outcomes: Iterable[tuple[int, Outcome]]) -> list[R
             continue
         weight = setting.weight(outcome.num_examples)
         total.add(outcome.delta, weight)
-        extra.add(outcome.extra, 1.0)
+        if outcome.extra:
+            extra.add(outcome.extra, 1.0)
         rows.append(wire.update_row(outcome, weight))
         moved += num_bytes(outcome.delta) + num_bytes(outcome.extra)
         answered.append(client)
