@@ -24,7 +24,8 @@ class WeightedSum:
 
     def add(self, arrays: Mapping[str, Array], weight: float) -> None:
         """Add ``weight * arrays``; ``weight`` > 0. Integer arrays are summed in float64."""
-        self._plus({n: np.asarray(a * (a.dtype.type(weight) if is_floating(a) else weight)) for n, a in arrays.items()})
+        factors = {name: a.dtype.type(weight) if is_floating(a) else float(weight) for name, a in arrays.items()}
+        self._plus({name: np.asarray(a * factors[name]) for name, a in arrays.items()})
         self.weight += weight
 
     def merge(self, arrays: Mapping[str, Array], weight: float) -> None:
