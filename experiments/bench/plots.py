@@ -55,20 +55,22 @@ def _driver_mib(row: Row) -> float:
 
 def _bars(rows: Sequence[Row], path: Path) -> Path:
     """A group of bars a workload, a bar a system; time on a logarithmic axis."""
+    import matplotlib as mpl
     from matplotlib.figure import Figure
 
     workloads = list(dict.fromkeys(row.workload.name for row in rows))
     systems = list(dict.fromkeys(row.system for row in rows))
-    figure = Figure(figsize=(max(6.0, 2.2 * len(workloads)), 4), layout="constrained")
+    figure = Figure(figsize=(max(6.0, 2.2 * len(workloads)), 4.5), layout="constrained")
     axes = figure.subplots()
-    width = 0.85 / len(systems)
+    width, colours = 0.85 / len(systems), mpl.colormaps["tab20"]
     for number, system in enumerate(systems):
         mine = [row for row in rows if row.system == system]
         places = [workloads.index(row.workload.name) + (number - (len(systems) - 1) / 2) * width for row in mine]
-        axes.bar(places, [_round_ms(row) for row in mine], width, label=system)
+        axes.bar(places, [_round_ms(row) for row in mine], width, label=system, color=colours(number % 20))
     axes.set_xticks(range(len(workloads)), workloads)
     axes.set_yscale("log")
     _finish(axes, "", "round, ms (median)")
+    figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     figure.savefig(path, dpi=120)
     return path
 
@@ -84,11 +86,12 @@ def _lines(rows: Sequence[Row], name: str, x: Value, ys: Sequence[tuple[str, Val
             mine = sorted((row for row in rows if row.system == system), key=x)
             axes.plot([x(row) for row in mine], [y(row) for row in mine], marker="o", label=system)
         axes.set_xscale("log")
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.1 * max(map(y, rows)))
         ticks = sorted({x(row) for row in rows})
         axes.set_xticks(ticks, [f"{tick:,.0f}" for tick in ticks])
         axes.minorticks_off()
         _finish(axes, name, label)
+        axes.legend(frameon=False, fontsize=8)
     figure.savefig(path, dpi=120)
     return path
 
@@ -98,4 +101,3 @@ def _finish(axes: Any, x: str, y: str) -> None:
     axes.set_ylabel(y)
     axes.grid(axis="y", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8)
