@@ -111,6 +111,7 @@ def _run(config: Mapping[str, Any], run_dir: Path, began: float, *, until: int |
         },
     }
     away = quarantined(registry.versions(run_id))
+    # Where training takes every core, a process that commits would only take turns with it.
     has_a_core = engines.cores_at_work(engine, setting, values) < engines.available_cores()
     writes_events = bool(config["server"].get("tensorboard", True))
     garbage.loaded()
